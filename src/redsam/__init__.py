@@ -1,0 +1,1 @@
+"""redsam: red-team, measure and harden promptable segmentation models."""
