@@ -1,1 +1,3 @@
 """redsam: red-team, measure and harden promptable segmentation models."""
+
+__version__ = "0.1.0"
