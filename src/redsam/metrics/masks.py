@@ -1,0 +1,83 @@
+"""Overlap of masks: IoU, boundary IoU and the attack success rate.
+
+Masks are bool ...xHxW tensors of one shape, in original-image pixels; any leading dimensions are a batch. Results are
+float64 in [0, 1]. Two empty masks agree (1), an empty one against a non-empty one does not (0): torchmetrics drops such
+pairs, which would hide "segment nothing", the very outcome of a vanish attack.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from redsam.registry import register
+
+BOUNDARY_RATIO = 0.02  # share of the image diagonal, Cheng et al. 2021, Boundary IoU, section 4 ("d = 2 %")
+
+
+@register("metric", "iou", higher_is_better=True, range=(0.0, 1.0))
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of bool ...xHxW with ...xHxW, to float64 of the leading shape; both empty is 1."""
+    _check(a, b)
+    inter = (a & b).flatten(-2).sum(-1, dtype=torch.float64)
+    union = (a | b).flatten(-2).sum(-1, dtype=torch.float64)
+    return torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(union))
+
+
+def boundary_width(height: int, width: int, ratio: float = BOUNDARY_RATIO) -> int:
+    """Thickness of the boundary band in pixels, at least 1 (rounded as the authors' code does)."""
+    return max(1, round(ratio * math.hypot(height, width)))
+
+
+def boundary(mask: Tensor, *, width: int) -> Tensor:
+    """The pixels of bool ...xHxW closer than `width` to the mask's inner contour, as bool of the same shape.
+
+    The mask minus its erosion by a 3x3 square, `width` times. Outside the image counts as background, so an object cut by
+    the border has a boundary there. `width` erosions by 3x3 are one by a (2 width + 1) square, which is two passes of a
+    sliding count: exact and independent of `width` in cost. Cheng et al. 2021 (CVPR), Boundary IoU, eq. 1.
+    """
+    if width < 1:
+        raise ValueError(f"a boundary is at least 1 pixel wide, not {width}")
+    return mask & ~_full_runs(_full_runs(mask, width).mT, width).mT
+
+
+def _full_runs(mask: Tensor, radius: int) -> Tensor:
+    """True where all pixels within `radius` along the last dimension are set; outside the image nothing is."""
+    size = mask.shape[-1]
+    if size < 2 * radius + 1:
+        return torch.zeros_like(mask)
+    count = torch.nn.functional.pad(mask.cumsum(-1, dtype=torch.int32), (1, 0))
+    inside = count[..., 2 * radius + 1 :] - count[..., : size - 2 * radius] == 2 * radius + 1
+    return torch.nn.functional.pad(inside, (radius, radius))
+
+
+@register("metric", "boundary-iou", higher_is_better=True, range=(0.0, 1.0), paper="2103.16562", year=2021)
+def boundary_iou(a: Tensor, b: Tensor, *, ratio: float = BOUNDARY_RATIO) -> Tensor:
+    """IoU of the two masks' boundary bands (2 % of the image diagonal wide), shapes and empties as `iou`.
+
+    Sensitive to contours where plain IoU is dominated by an object's inside. Cheng et al. 2021, Boundary IoU, eq. 1.
+    """
+    _check(a, b)
+    width = boundary_width(a.shape[-2], a.shape[-1], ratio)
+    return iou(boundary(a, width=width), boundary(b, width=width))
+
+
+@register("metric", "asr", higher_is_better=False, range=(0.0, 1.0))
+def asr(ious: Tensor, *, percent: float = 50.0) -> Tensor:
+    """Attack success rate: the share of the last dimension's IoUs that are at most `percent` percent, float64.
+
+    No filter on the clean prediction, as UAD and RGA count it (IoU <= 50, IoU <= 10). Other papers mean other things by
+    ASR; print the threshold and the reference beside the number. "Higher is better" is the defender's view: lower is.
+    """
+    if ious.shape[-1] == 0:
+        raise ValueError("the success rate of no prompts is undefined")
+    return (ious.to(torch.float64) * 100 <= percent).to(torch.float64).mean(-1)
+
+
+def _check(a: Tensor, b: Tensor) -> None:
+    if a.dtype != torch.bool or b.dtype != torch.bool or a.shape != b.shape or a.ndim < 2:
+        raise ValueError(
+            f"expected two bool ...xHxW masks of one shape, got {a.dtype} {tuple(a.shape)}, {b.dtype} {tuple(b.shape)}"
+        )
