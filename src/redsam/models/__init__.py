@@ -1,1 +1,23 @@
-"""(room)"""
+"""Promptable models behind one differentiable, batched interface.
+
+`load` a lab model, a hub id, a folder, a Meta .pth file or a module; `wrap` an own model; `tiny` for tests.
+"""
+
+from redsam.models.base import Encoding, Masks, Prediction, Segmenter
+from redsam.models.custom import wrap
+from redsam.models.init import initialise
+from redsam.models.lab import lab_names
+from redsam.models.loading import load
+from redsam.models.tiny import tiny
+
+__all__ = [
+    "Encoding",
+    "Masks",
+    "Prediction",
+    "Segmenter",
+    "initialise",
+    "lab_names",
+    "load",
+    "tiny",
+    "wrap",
+]

@@ -16,6 +16,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
+from redsam.errors import InputError
 from redsam.models.geometry import Frame
 from redsam.prompts import Prompt
 
@@ -86,6 +87,11 @@ class Segmenter(ABC):
         """The weights' floating type; images stay float32 outside and are cast inside."""
         return next(self.model.parameters()).dtype
 
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """(h, w) of the logits a mask prompt becomes; 4 x the embedding in every published family."""
+        raise InputError(f"{self.name} ({self.family}) takes no mask prompt.")
+
     # --- hooks -----------------------------------------------------------------------------------------------------
     @abstractmethod
     def frame(self, height: int, width: int) -> Frame:
@@ -123,12 +129,10 @@ class Segmenter(ABC):
         return encode(self, images, exact=exact)
 
     @final
-    def decode(
-        self, encoding: Encoding, prompts: Sequence[Sequence[Prompt]], *, multimask: bool = True
-    ) -> Prediction:
+    def decode(self, encoding: Encoding, prompts: Sequence[Sequence[Prompt]], *, multimask: bool = True) -> Prediction:
         """Masks for each image's prompts. Counts and kinds may differ from image to image and inside one: prompts of
-        one structure (number of points, box or not, mask or not) are decoded together without padding tokens, so a batch
-        equals a loop."""
+        one structure (number of points, box or not, mask or not) are decoded together without padding tokens, so a
+        batch equals a loop."""
         from redsam.models.pipeline import decode
 
         return decode(self, encoding, prompts, multimask=multimask)
@@ -143,7 +147,7 @@ class Segmenter(ABC):
         select: Select = "iou",
         reference: Sequence[Tensor] | None = None,
     ) -> list[Masks]:
-        """The model's final answer per image, as its users get it: exact preprocessing, no gradient, mask = logit > 0."""
+        """The model's final answer per image, as users get it: exact preprocessing, no gradient, mask = logit > 0."""
         from redsam.models.pipeline import predict
 
         return predict(self, images, prompts, select=select, reference=reference)

@@ -1,0 +1,250 @@
+"""Meta's own weight files of SAM (`sam_vit_b_01ec64.pth`, fine-tunes such as MedSAM) as a `transformers.SamModel`.
+
+Sizes are read from the tensors' shapes, every key is mapped and checked, and no code inside a pickle is ever run
+(`torch.load(weights_only=True)`). Names of the official side: facebookresearch/segment-anything, `modeling/` (2023).
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from redsam.errors import CheckpointError
+
+# build_sam.py: heads of the mask decoder in every published SAM; no tensor's shape tells them.
+DECODER_HEADS = 8
+# build_sam.py: width of the ViT to number of heads, for encoders without relative positions.
+VIT_HEADS = {768: 12, 1024: 16, 1280: 16}
+# Training scripts wrap the weights in one of these, and data-parallel training prefixes every key.
+WRAPPERS = ("model", "state_dict", "model_state_dict")
+PREFIXES = ("module.", "sam.", "model.")
+# Constants that some files carry beside the weights.
+IGNORED = ("pixel_mean", "pixel_std")
+
+# (official, transformers) name parts, in full; {n} stands for a number that both sides share.
+_ENCODER = (
+    ("pos_embed", "pos_embed"),
+    ("patch_embed.proj.", "patch_embed.projection."),
+    ("blocks.{n}.norm1.", "layers.{n}.layer_norm1."),
+    ("blocks.{n}.norm2.", "layers.{n}.layer_norm2."),
+    ("blocks.{n}.attn.", "layers.{n}.attn."),
+    ("blocks.{n}.mlp.", "layers.{n}.mlp."),
+    ("neck.0.", "neck.conv1."),
+    ("neck.1.", "neck.layer_norm1."),
+    ("neck.2.", "neck.conv2."),
+    ("neck.3.", "neck.layer_norm2."),
+)
+_PROMPT = (
+    ("pe_layer.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
+    ("point_embeddings.{n}.", "point_embed.{n}."),
+    ("not_a_point_embed.", "not_a_point_embed."),
+    ("no_mask_embed.", "no_mask_embed."),
+    ("mask_downscaling.0.", "mask_embed.conv1."),
+    ("mask_downscaling.1.", "mask_embed.layer_norm1."),
+    ("mask_downscaling.3.", "mask_embed.conv2."),
+    ("mask_downscaling.4.", "mask_embed.layer_norm2."),
+    ("mask_downscaling.6.", "mask_embed.conv3."),
+)
+_DECODER = (
+    *((f"transformer.layers.{{n}}.norm{i}.", f"transformer.layers.{{n}}.layer_norm{i}.") for i in (1, 2, 3, 4)),
+    ("transformer.norm_final_attn.", "transformer.layer_norm_final_attn."),
+    ("transformer.", "transformer."),
+    ("iou_token.", "iou_token."),
+    ("mask_tokens.", "mask_tokens."),
+    ("output_upscaling.0.", "upscale_conv1."),
+    ("output_upscaling.1.", "upscale_layer_norm."),
+    ("output_upscaling.3.", "upscale_conv2."),
+    ("output_hypernetworks_mlps.{n}.", "output_hypernetworks_mlps.{n}."),
+    ("iou_prediction_head.", "iou_prediction_head."),
+)
+RULES = tuple(
+    (f"{official}.{old}", f"{ours}.{new}")
+    for official, ours, rules in (
+        ("image_encoder", "vision_encoder", _ENCODER),
+        ("prompt_encoder", "prompt_encoder", _PROMPT),
+        ("mask_decoder", "mask_decoder", _DECODER),
+    )
+    for old, new in rules
+)
+TIED = ("shared_image_embedding.positional_embedding", "prompt_encoder.shared_embedding.positional_embedding")
+
+
+def read_official(path: Path) -> nn.Module:
+    """A .pth file to a `SamModel` in float32. Raises CheckpointError for anything but SAM's weights, naming the key."""
+    return from_official(_read(path), where=path.name)
+
+
+def from_official(state: Mapping[str, Tensor], *, where: str = "state dict") -> nn.Module:
+    """Official names and tensors to a `SamModel`; sizes b, l, h or any other come from the shapes."""
+    from transformers import SamConfig, SamModel
+
+    state = {k: v for k, v in state.items() if k not in IGNORED}
+    config = SamConfig(**_config(state, where))
+    with torch.device("meta"):
+        expected = {k: v.shape for k, v in SamModel(config).state_dict().items()}
+    depth = _head_depth(state)
+    wanted = {to_official_key(k, depth): k for k in expected if k != TIED[0]}
+    for what, keys in (
+        ("lacks", wanted.keys() - state.keys()),
+        ("has the unknown weight", state.keys() - wanted.keys()),
+    ):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise CheckpointError(
+                f"{where} {what} '{min(keys)}'{more}.", hint="Only the original SAM's .pth files can be read."
+            )
+    mapped: dict[str, Tensor] = {}
+    for official, ours in wanted.items():
+        if state[official].shape != expected[ours]:
+            raise CheckpointError(
+                f"{where}: '{official}' is {tuple(state[official].shape)}, expected {tuple(expected[ours])}."
+            )
+        mapped[ours] = state[official].to(torch.float32)
+    mapped[TIED[0]] = mapped[TIED[1]]
+    model = SamModel(config)
+    model.load_state_dict(mapped, strict=True)
+    return cast(nn.Module, model)
+
+
+def to_official(model: nn.Module) -> dict[str, Tensor]:
+    """A `SamModel`'s weights under Meta's names, ready for torch.save: the inverse of `from_official`."""
+    depth = int(cast(Any, model).config.mask_decoder_config.iou_head_depth)
+    return {to_official_key(k, depth): v.detach().clone() for k, v in model.state_dict().items() if k != TIED[0]}
+
+
+def to_official_key(key: str, iou_head_depth: int = 3) -> str:
+    """One name of `SamModel` to Meta's; KeyError when SAM has no such weight."""
+    for official, ours in RULES:
+        pattern = re.escape(ours).replace(r"\{n\}", r"(?P<n>\d+)")
+        match = re.match(pattern, key)
+        if match:
+            key = official.replace("{n}", match.groupdict().get("n") or "") + key[match.end() :]
+            return _layer_to_official(key, iou_head_depth)
+    raise KeyError(key)
+
+
+def _layer_to_official(key: str, iou_head_depth: int) -> str:
+    """transformers names a head's layers proj_in, layers.0.., proj_out; Meta numbers them 0, 1, ... in `layers`."""
+    match = re.fullmatch(
+        r"(.*(?:hypernetworks_mlps\.\d+|iou_prediction_head)\.)(proj_in|proj_out|layers\.(\d+))(\..*)", key
+    )
+    if match is None:
+        return key
+    depth = iou_head_depth if "iou_prediction_head" in key else 3
+    number = {"proj_in": 0, "proj_out": depth - 1}.get(match[2])
+    return f"{match[1]}layers.{int(match[3]) + 1 if number is None else number}{match[4]}"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a pickle, unwrapped; anything else is a CheckpointError."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "holds code or objects besides tensors, which is never run" if _is_pickle(path) else "holds no weights"
+        raise CheckpointError(f"{path.name} {reason}.", hint="Ask its author for a plain state dict.") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, OSError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise CheckpointError(f"{path.name} is not a weight file ({line}).") from error
+    for wrapper in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+            break
+    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise CheckpointError(f"{path.name} holds no state dict (names with tensors).")
+    state = {str(k): v for k, v in found.items()}
+    for prefix in PREFIXES:
+        if all(k.startswith(prefix) for k in state):
+            state = {k[len(prefix) :]: v for k, v in state.items()}
+    return state
+
+
+def _is_pickle(path: Path) -> bool:
+    """A zip archive as torch writes it, or a bare pickle (protocol 2 or later starts with 0x80)."""
+    with path.open("rb") as file:
+        return zipfile.is_zipfile(path) or file.read(1) == b"\x80"
+
+
+def _shape(state: Mapping[str, Tensor], key: str, where: str) -> tuple[int, ...]:
+    if key not in state:
+        raise CheckpointError(f"{where} lacks '{key}'.", hint="Only the original SAM's .pth files can be read.")
+    return tuple(state[key].shape)
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """1 + the highest number in the names that match, 0 without any."""
+    return max((int(m[1]) + 1 for k in state if (m := re.match(pattern, k))), default=0)
+
+
+def _head_depth(state: Mapping[str, Tensor]) -> int:
+    return _count(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.")
+
+
+def _config(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, object]]:
+    """SamConfig's parts from shapes alone."""
+    try:
+        return _sizes(state, where)
+    except (ValueError, IndexError, ZeroDivisionError) as error:  # a tensor of another rank than SAM's
+        raise CheckpointError(f"{where}: the weights' shapes are not those of a SAM.") from error
+
+
+def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, object]]:
+    width, _, patch, _ = _shape(state, "image_encoder.patch_embed.proj.weight", where)
+    _, grid, _, _ = _shape(state, "image_encoder.pos_embed", where)
+    blocks = _count(state, r"image_encoder\.blocks\.(\d+)\.")
+    relative = "image_encoder.blocks.0.attn.rel_pos_h" in state
+    spans = (
+        [_shape(state, f"image_encoder.blocks.{i}.attn.rel_pos_h", where) for i in range(blocks)] if relative else []
+    )
+    if not relative and width not in VIT_HEADS:
+        raise CheckpointError(
+            f"{where}: the number of heads of a ViT of width {width} cannot be told from its weights."
+        )
+    heads = width // spans[0][1] if relative else VIT_HEADS[width]
+    full = 2 * grid - 1
+    windows = {(s[0] + 1) // 2 for s in spans if s[0] != full}
+    stride = blocks // 4 or 1  # build_sam.py: every fourth part of the depth ends in a global block
+    hidden = _shape(state, "mask_decoder.iou_token.weight", where)[1]
+    cross = "mask_decoder.transformer.final_attn_token_to_image.q_proj.weight"
+    return {
+        "vision_config": {
+            "hidden_size": width,
+            "output_channels": _shape(state, "image_encoder.neck.0.weight", where)[0],
+            "num_hidden_layers": blocks,
+            "num_attention_heads": heads,
+            "image_size": grid * patch,
+            "patch_size": patch,
+            "qkv_bias": "image_encoder.blocks.0.attn.qkv.bias" in state,
+            "use_rel_pos": relative,
+            "window_size": windows.pop() if windows else 14,
+            "global_attn_indexes": [i for i, s in enumerate(spans) if s[0] == full]
+            if relative
+            else list(range(stride - 1, blocks, stride)),
+            "num_pos_feats": _shape(state, "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", where)[1],
+            "mlp_dim": _shape(state, "image_encoder.blocks.0.mlp.lin1.weight", where)[0],
+            "initializer_range": 0.02,
+        },
+        "prompt_encoder_config": {
+            "hidden_size": hidden,
+            "image_size": grid * patch,
+            "patch_size": patch,
+            "mask_input_channels": _shape(state, "prompt_encoder.mask_downscaling.3.weight", where)[0],
+            "num_point_embeddings": _count(state, r"prompt_encoder\.point_embeddings\.(\d+)\."),
+        },
+        "mask_decoder_config": {
+            "hidden_size": hidden,
+            "mlp_dim": _shape(state, "mask_decoder.transformer.layers.0.mlp.lin1.weight", where)[0],
+            "num_hidden_layers": _count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+            "num_attention_heads": DECODER_HEADS,
+            "attention_downsample_rate": hidden // _shape(state, cross, where)[0],
+            "num_multimask_outputs": _shape(state, "mask_decoder.mask_tokens.weight", where)[0] - 1,
+            "iou_head_depth": _head_depth(state),
+            "iou_head_hidden_dim": _shape(state, "mask_decoder.iou_prediction_head.layers.0.weight", where)[0],
+        },
+    }

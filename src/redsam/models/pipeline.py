@@ -1,0 +1,145 @@
+"""What every Segmenter does the same way: encode images, decode grouped prompts, predict."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from redsam.errors import InputError
+from redsam.models.geometry import Frame
+from redsam.prompts import Prompt
+from redsam.types import to_uint8
+
+if TYPE_CHECKING:
+    from redsam.models.base import Encoding, Images, Masks, Prediction, Segmenter, Select
+
+# (number of points, has a box, has a mask): prompts that agree in it are decoded in one call.
+Structure = tuple[int, bool, bool]
+
+
+def encode(segmenter: Segmenter, images: Images, *, exact: bool = False) -> Encoding:
+    """See `Segmenter.encode`."""
+    from redsam.models.base import Encoding
+
+    stacks = [images] if isinstance(images, Tensor) else [image[None] for image in images]
+    if not stacks or any(s.ndim != 4 or s.shape[1] != 3 or not s.is_floating_point() for s in stacks):
+        shapes = ", ".join(f"{tuple(s.shape)} {s.dtype}" for s in stacks[:3]) or "none"
+        raise InputError(f"encode takes float images Bx3xHxW or a list of 3xHxW, got {shapes}.")
+    frames: list[Frame] = []
+    pixels: list[Tensor] = []
+    for stack in stacks:
+        frame = segmenter.frame(int(stack.shape[-2]), int(stack.shape[-1]))
+        stack = stack.to(segmenter.device)
+        pixels.append(frame.fit_exact(_lattice(stack)) if exact else frame.fit(stack))
+        frames += [frame] * len(stack)
+    batch = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
+    features, extra = segmenter._embed(batch.to(segmenter.dtype))
+    return Encoding(features=features, extra=extra, frames=tuple(frames))
+
+
+def decode(
+    segmenter: Segmenter, encoding: Encoding, prompts: Sequence[Sequence[Prompt]], *, multimask: bool = True
+) -> Prediction:
+    """See `Segmenter.decode`."""
+    from redsam.models.base import Prediction
+
+    if len(prompts) != len(encoding.frames):
+        raise InputError(f"{len(encoding.frames)} images came with {len(prompts)} lists of prompts.")
+    flat = [(owner, prompt) for owner, ps in enumerate(prompts) for prompt in ps]
+    if not flat:
+        raise InputError("There is no prompt to decode.", hint="Give at least one image at least one prompt.")
+    groups: dict[Structure, list[int]] = defaultdict(list)
+    for n, (owner, prompt) in enumerate(flat):
+        frame = encoding.frames[owner]
+        prompt.check(frame.height, frame.width)
+        if prompt.text is not None:
+            raise InputError(f"{segmenter.name} ({segmenter.family}) takes no text prompt.")
+        groups[len(prompt.points), prompt.box is not None, prompt.mask is not None].append(n)
+    answers: list[tuple[Tensor, Tensor]] = []
+    for structure, members in groups.items():
+        owners = torch.tensor([flat[n][0] for n in members], device=encoding.features.device)
+        parts = _tensors(segmenter, encoding, [flat[n] for n in members], structure)
+        answers.append(
+            segmenter._decode_group(
+                encoding.features.index_select(0, owners),
+                tuple(e.index_select(0, owners) for e in encoding.extra),
+                **parts,
+                multimask=multimask,
+            )
+        )
+    order = torch.tensor([n for members in groups.values() for n in members], device=encoding.features.device)
+    back = torch.argsort(order)
+    low_res, iou = (torch.cat([a[i] for a in answers]).index_select(0, back) for i in (0, 1))
+    if low_res.dtype != torch.float64:  # half precision ends here: masks are resized and compared in float32
+        low_res, iou = low_res.float(), iou.float()
+    return Prediction(low_res=low_res, iou=iou, owner=tuple(o for o, _ in flat), frames=encoding.frames)
+
+
+def predict(
+    segmenter: Segmenter,
+    images: Images,
+    prompts: Sequence[Sequence[Prompt]],
+    *,
+    select: Select = "iou",
+    reference: Sequence[Tensor] | None = None,
+) -> list[Masks]:
+    """See `Segmenter.predict`."""
+    from redsam.models.base import Masks
+    from redsam.models.select import select_logits
+
+    prediction = decode(segmenter, encode(segmenter, images, exact=True), prompts, multimask=select != "single")
+    logits, choices, ious = select_logits(prediction, select=select, reference=reference)
+    return [Masks(masks=x > 0, logits=x, iou=i, choice=c) for x, c, i in zip(logits, choices, ious, strict=True)]
+
+
+def _lattice(images: Tensor) -> Tensor:
+    """The uint8 images, or InputError when they are not on the 8-bit lattice: rounding here would measure another
+    image than the one the caller holds."""
+    with torch.no_grad():
+        rounded = to_uint8(images)
+        if not bool(((images * 255 - rounded).abs() < 1e-3).all()):
+            raise InputError(
+                "The image is not on the 8-bit lattice in [0, 1], so no file can hold it.",
+                hint="Round it first: redsam.types.from_uint8(to_uint8(image)).",
+            )
+    return rounded
+
+
+def _tensors(
+    segmenter: Segmenter, encoding: Encoding, members: list[tuple[int, Prompt]], structure: Structure
+) -> dict[str, Tensor | None]:
+    """Prompts of one structure in the model's own frame: points Gx1xNx2, labels Gx1xN, boxes Gx1x4, masks Gx1xhxw."""
+    n_points, has_box, has_mask = structure
+    device = encoding.features.device
+    frames = [encoding.frames[owner] for owner, _ in members]
+    out: dict[str, Tensor | None] = {"points": None, "labels": None, "boxes": None, "masks": None}
+    if n_points:
+        rows = [
+            frame.coordinates(torch.tensor(p.points, dtype=torch.float64))
+            for frame, (_, p) in zip(frames, members, strict=True)
+        ]
+        out["points"] = _coordinates(torch.stack(rows)[:, None], device)
+        out["labels"] = torch.tensor([p.labels for _, p in members], device=device)[:, None]
+    if has_box:
+        corners = [
+            frame.coordinates(torch.tensor(p.box, dtype=torch.float64).view(2, 2)).view(4)
+            for frame, (_, p) in zip(frames, members, strict=True)
+        ]
+        out["boxes"] = _coordinates(torch.stack(corners)[:, None], device)
+    if has_mask:
+        logits = [
+            frame.mask_prompt(p.mask, segmenter.mask_size)
+            for frame, (_, p) in zip(frames, members, strict=True)
+            if p.mask is not None
+        ]
+        out["masks"] = torch.stack(logits).to(device, segmenter.dtype)
+    return out
+
+
+def _coordinates(values: Tensor, device: torch.device) -> Tensor:
+    """float64 as the official processor hands them over, float32 where the device has no float64."""
+    return values.to(device) if device.type != "mps" else values.float().to(device)

@@ -1,0 +1,54 @@
+"""SAM-HQ (Ke et al., "Segment Anything in High Quality", 2023) over `transformers.SamHQModel`."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from redsam.models.sam import Sam, tiny_vit_config
+from redsam.registry import register
+
+
+@register("model", "sam-hq", paper="Segment Anything in High Quality, arXiv 2306.01567", year=2023)
+class SamHQ(Sam):
+    """SAM with a high-quality token that also sees the first global block. Its multi-masks come sorted by predicted IoU."""
+
+    family = "sam-hq"
+    classes = ("SamHQModel",)
+    model_types = ("sam_hq",)
+
+    def _embed(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        out = self.net.vision_encoder(pixels)
+        # The decoder reads the first intermediate map only; a model without a global block has none.
+        return out.last_hidden_state, tuple(out.intermediate_embeddings[:1])
+
+    def _decode_group(
+        self,
+        features: Tensor,
+        extra: tuple[Tensor, ...],
+        *,
+        points: Tensor | None,
+        labels: Tensor | None,
+        boxes: Tensor | None,
+        masks: Tensor | None,
+        multimask: bool,
+    ) -> tuple[Tensor, Tensor]:
+        place, sparse, dense = self._prompt(len(features), points, labels, boxes, masks)
+        low_res, iou = self.net.mask_decoder(
+            image_embeddings=features,
+            image_positional_embeddings=place,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+            hq_token_only=False,
+            intermediate_embeddings=list(extra),
+        )[:2]
+        return low_res[:, 0], iou[:, 0]
+
+    @classmethod
+    def tiny(cls, image_size: int) -> nn.Module:
+        """The tiny SAM with the high-quality head."""
+        from transformers import SamHQConfig, SamHQModel
+
+        config = tiny_vit_config(image_size)
+        config["mask_decoder_config"]["vit_dim"] = config["vision_config"]["hidden_size"]
+        return SamHQModel(SamHQConfig(**config))
