@@ -3,6 +3,7 @@
 `load` a lab model, a hub id, a folder, a Meta .pth file or a module; `wrap` an own model; `tiny` for tests.
 """
 
+from redsam.models.automatic import MaskSet, automatic_masks
 from redsam.models.base import Encoding, Masks, Prediction, Segmenter
 from redsam.models.custom import wrap
 from redsam.models.init import initialise
@@ -12,9 +13,11 @@ from redsam.models.tiny import tiny
 
 __all__ = [
     "Encoding",
+    "MaskSet",
     "Masks",
     "Prediction",
     "Segmenter",
+    "automatic_masks",
     "initialise",
     "lab_names",
     "load",

@@ -8,7 +8,6 @@ coordinates in half precision are off by pixels (bfloat16: up to 2 of 1024), so 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any, cast
 
 import torch
@@ -100,10 +99,9 @@ class _Checkpointed(nn.Module):
     """Marks a block that checkpoints itself. A class, not a patched method: it survives deepcopy and state dicts."""
 
 
-@cache
 def _checkpointed(block: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        plain = super(made, self).forward
+        plain = cast(Any, super(made, self)).forward
         if not torch.is_grad_enabled():
             return plain(*args, **kwargs)
         return checkpoint(plain, *args, use_reentrant=False, **kwargs)

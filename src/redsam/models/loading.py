@@ -64,7 +64,7 @@ def load(
     text = str(spec)
     source = _resolve(spec)
     if isinstance(source, Path) and source.is_file():
-        family, model, processor = _family_of("SamModel"), read_official(source), {}
+        family, model, processor = _family_of("SamModel"), read_official(source), None
     else:
         family, model, processor = _pretrained(source, text)
     wanted = dtype or torch.float32
@@ -104,7 +104,7 @@ def _unknown(text: str) -> UnknownName:
     return UnknownName(f"There is no model named '{text}'.", hint=hint)
 
 
-def _pretrained(source: Path | str, text: str) -> tuple[type[TransformersSegmenter], nn.Module, dict[str, Any]]:
+def _pretrained(source: Path | str, text: str) -> tuple[type[TransformersSegmenter], nn.Module, dict[str, Any] | None]:
     """Read a `save_pretrained` folder or a hub repository. Returns family, model and the processor's settings."""
     config = _config(source, text)
     family = next((f for f in _families() if config.get("model_type") in f.model_types), None)

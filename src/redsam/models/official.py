@@ -91,10 +91,8 @@ def from_official(state: Mapping[str, Tensor], *, where: str = "state dict") -> 
         expected = {k: v.shape for k, v in SamModel(config).state_dict().items()}
     depth = _head_depth(state)
     wanted = {to_official_key(k, depth): k for k in expected if k != TIED[0]}
-    for what, keys in (
-        ("lacks", wanted.keys() - state.keys()),
-        ("has the unknown weight", state.keys() - wanted.keys()),
-    ):
+    missing, unknown = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+    for what, keys in (("lacks", missing), ("has the unknown weight", unknown)):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise CheckpointError(
@@ -186,7 +184,7 @@ def _head_depth(state: Mapping[str, Tensor]) -> int:
     return _count(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.")
 
 
-def _config(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, object]]:
+def _config(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     """SamConfig's parts from shapes alone."""
     try:
         return _sizes(state, where)
@@ -194,7 +192,7 @@ def _config(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, obje
         raise CheckpointError(f"{where}: the weights' shapes are not those of a SAM.") from error
 
 
-def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, object]]:
+def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     width, _, patch, _ = _shape(state, "image_encoder.patch_embed.proj.weight", where)
     _, grid, _, _ = _shape(state, "image_encoder.pos_embed", where)
     blocks = _count(state, r"image_encoder\.blocks\.(\d+)\.")
@@ -203,9 +201,7 @@ def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, objec
         [_shape(state, f"image_encoder.blocks.{i}.attn.rel_pos_h", where) for i in range(blocks)] if relative else []
     )
     if not relative and width not in VIT_HEADS:
-        raise CheckpointError(
-            f"{where}: the number of heads of a ViT of width {width} cannot be told from its weights."
-        )
+        raise CheckpointError(f"{where}: its weights do not tell the number of heads of a ViT of width {width}.")
     heads = width // spans[0][1] if relative else VIT_HEADS[width]
     full = 2 * grid - 1
     windows = {(s[0] + 1) // 2 for s in spans if s[0] != full}

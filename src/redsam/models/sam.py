@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -56,7 +56,7 @@ class Sam(TransformersSegmenter):
         return SamModel(SamConfig(**tiny_vit_config(image_size)))
 
 
-def tiny_vit_config(image_size: int) -> dict[str, dict[str, object]]:
+def tiny_vit_config(image_size: int) -> dict[str, Any]:
     """Config of a tiny SAM or SAM-HQ. initializer_range: transformers' default of 1e-10 starts a model with gradients
     of 1e-20. Eight decoder heads as every published SAM, which the official weight files do not record."""
     return {

@@ -1,9 +1,9 @@
-"""SAM 2 (Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024), image mode, over `transformers.Sam2Model`."""
+"""SAM 2 (Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024) over `transformers.Sam2Model`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ class Sam2(TransformersSegmenter):
 
     @classmethod
     def tiny(cls, image_size: int) -> nn.Module:
-        """Five Hiera blocks of width 16 to 128, one of them global (never a stage's first, which transformers cannot)."""
+        """Five Hiera blocks of width 16 to 128, one global (never a stage's first, which transformers cannot)."""
         from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model, Sam2VisionConfig
 
         backbone = Sam2HieraDetConfig(
@@ -94,7 +94,7 @@ def feature_sizes(image_size: int, strides: tuple[int, ...]) -> list[list[int]]:
     return [[image_size // s, image_size // s] for s in strides]
 
 
-def tiny_heads(image_size: int, *, patch_size: int) -> dict[str, dict[str, object]]:
+def tiny_heads(image_size: int, *, patch_size: int) -> dict[str, Any]:
     """Prompt encoder and mask decoder of a tiny SAM 2, SAM 3 or EdgeTAM."""
     return {
         "prompt_encoder_config": {

@@ -13,7 +13,7 @@ from redsam.registry import register
 
 @register("model", "sam3-tracker", paper="SAM 3: Segment Anything with Concepts, arXiv 2511.16719", year=2025)
 class Sam3Tracker(Sam2):
-    """SAM 3 prompted with points, boxes and masks: ViT encoder, SAM 2's decoder, stretched frame, mean and std of 0.5."""
+    """SAM 3 prompted with points, boxes and masks: ViT encoder, SAM 2's decoder, stretched frame, mean and std 0.5."""
 
     family = "sam3-tracker"
     mean = (0.5, 0.5, 0.5)

@@ -10,7 +10,7 @@ from redsam.registry import register
 
 @register("model", "sam-hq", paper="Segment Anything in High Quality, arXiv 2306.01567", year=2023)
 class SamHQ(Sam):
-    """SAM with a high-quality token that also sees the first global block. Its multi-masks come sorted by predicted IoU."""
+    """SAM with a high-quality token that sees the first global block. Its multi-masks are sorted by predicted IoU."""
 
     family = "sam-hq"
     classes = ("SamHQModel",)
