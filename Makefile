@@ -1,0 +1,41 @@
+# make demo | test | lint | clean. Needs Python >= 3.11 and nothing else; everything goes into $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo-audit
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint format clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.run
+	$(BIN)/redsam audit lab-b --preset quick --out $(OUT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "redsam needs Python 3.11 or newer. Type: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps: installed again only when what is installed has changed.
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -e '.[dev]' -c constraints.txt
+	@touch $@ $(VENV)/.run

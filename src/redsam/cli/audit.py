@@ -1,0 +1,120 @@
+"""`redsam audit MODEL`: plan, run, resume, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from redsam.cli import options
+from redsam.cli.console import complain, err, out
+
+if TYPE_CHECKING:
+    from redsam.bench.spec import Cell
+
+
+def command(
+    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "-d", metavar="DIR", help="Photographs with masks; default: bundled ones."),
+    ] = None,
+    reader: Annotated[str | None, typer.Option(help="How to read --data; default: found by itself.")] = None,
+    preset: Annotated[str, typer.Option("--preset", "-p", help="quick, standard or full.")] = "quick",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images, evenly spaced.")] = None,
+    folder: Annotated[Path, options.out_option("Where report and records go; the same again goes on.")] = Path(
+        "redsam-audit"
+    ),
+    device: options.Device = "auto",
+    dtype: options.Dtype = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size attacked together.")] = 4,
+    seed: options.Seed = 0,
+) -> None:
+    """Measure where a model breaks: clean, then attacked, with intervals, pictures and one HTML report.
+
+    Interrupted and typed again, it goes on where it was.
+    """
+    from redsam import bench
+    from redsam.data import open_data
+    from redsam.report import render
+    from redsam.report.reading import read_run
+    from redsam.report.verdict import verdicts
+
+    chosen = bench.preset(preset)
+    images = open_data(data, reader=reader)
+    options.folder(folder)
+    with err().status(f"loading {model}"):
+        segmenter = options.load_model(model, device, dtype)
+    bar = Bar()
+    try:
+        bench.audit(
+            segmenter,
+            images,
+            preset=chosen,
+            out=folder,
+            limit=limit,
+            seed=seed,
+            batch_size=batch_size,
+            progress=bar,
+        )
+    except KeyboardInterrupt:
+        bar.close()
+        complain(f"interrupted; every finished image is kept in {folder}. Type the same command to go on.")
+        raise typer.Exit(130) from None
+    finally:
+        bar.close()
+    page = render(folder)
+    for verdict in verdicts(read_run(folder).rows):
+        out().print(verdict.sentence, markup=False)
+    out().print(str(page), markup=False)
+
+
+class Bar:
+    """A progress bar on stderr; without a terminal one line for each cell."""
+
+    def __init__(self) -> None:
+        self._console = err()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def start(self, *, cells: int, finished: int, images: int) -> None:
+        """The plan is made."""
+        if finished:
+            self._console.print(f"going on: {finished} of {cells} cells were finished earlier")
+        self._bar.start()
+        self._task = self._bar.add_task("", total=cells * images, completed=finished * images)
+
+    def cell(self, cell: Cell, *, label: str, images: int, finished: int) -> None:
+        """A cell begins."""
+        if finished:
+            self._console.print(f"going on: {finished} of {images} images of '{label}' were finished earlier")
+        if self._task is not None:
+            self._bar.update(self._task, description=label, advance=finished)
+        if not self._console.is_terminal:
+            self._console.print(label)
+
+    def image(self, record: Mapping[str, Any]) -> None:
+        """One record was written."""
+        if self._task is not None:
+            self._bar.advance(self._task)
+        if record.get("status") == "failed":
+            self._console.print(f"failed: {record['sample']}: {record['reason']}")
+
+    def stop(self, message: str) -> None:
+        """The run ended early."""
+        self._console.print(message)
+
+    def close(self) -> None:
+        """Take the bar away; safe to call twice."""
+        self._bar.stop()
