@@ -1,1 +1,23 @@
-"""(room)"""
+"""Bench: plan -> cells -> executor -> store -> statistics. `audit` does all of it, `summarise` the last step alone."""
+
+from redsam.bench.audit import audit
+from redsam.bench.presets import PRESETS, Preset, Trial, preset
+from redsam.bench.progress import Progress, Silent
+from redsam.bench.spec import Cell
+from redsam.bench.store import RunStore, read_records
+from redsam.bench.summary import Summary, summarise
+
+__all__ = [
+    "PRESETS",
+    "Cell",
+    "Preset",
+    "Progress",
+    "RunStore",
+    "Silent",
+    "Summary",
+    "Trial",
+    "audit",
+    "preset",
+    "read_records",
+    "summarise",
+]

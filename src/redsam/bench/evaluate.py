@@ -1,0 +1,139 @@
+"""From predictions to records: the numbers of one image, and of each of its prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from redsam.bench import rle
+from redsam.bench.spec import SCHEMA, Cell, JsonDict
+from redsam.metrics import boundary, boundary_width, iou, psnr, ssim
+from redsam.models.base import Masks
+from redsam.threat import Budget
+from redsam.types import Sample
+
+# Fields that differ between two runs of the same cell on the same machine; everything else must not.
+TIMING = ("seconds", "peak_mb")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answer:
+    """A model's masks for the prompts of one image, small enough to keep: run-length codes, predicted IoU, and the
+    overlap with ground truth (None without annotation)."""
+
+    size: tuple[int, int]
+    codes: tuple[rle.Rle, ...]
+    predicted: tuple[float, ...]
+    iou: tuple[float, ...] | None
+    boundary_iou: tuple[float, ...] | None
+
+    def masks(self) -> Tensor:
+        """bool PxHxW on the CPU."""
+        return rle.decode(self.codes, size=self.size)
+
+
+def answer(sample: Sample, found: Masks) -> Answer:
+    """Measure one prediction of a sample's prompts against its ground truth."""
+    masks = found.masks.cpu()
+    overlap = bands = None
+    if sample.masks is not None:
+        width = boundary_width(*sample.size)
+        overlap = _numbers(iou(masks, sample.masks))
+        bands = _numbers(iou(boundary(masks, width=width), boundary(sample.masks, width=width)))
+    return Answer(
+        size=sample.size,
+        codes=tuple(rle.encode(masks)),
+        predicted=_numbers(found.iou),
+        iou=overlap,
+        boundary_iou=bands,
+    )
+
+
+def record(
+    cell: Cell,
+    sample: Sample,
+    clean: Answer,
+    adv: Answer | None,
+    *,
+    image: Tensor | None = None,
+    budget: Budget | None = None,
+    extra: JsonDict | None = None,
+) -> JsonDict:
+    """The record of a measured image. adv, image (float 3xHxW as read back) and budget: None in a clean cell."""
+    out = blank(cell, sample.id, "ok", None)
+    out["height"], out["width"] = sample.size
+    out |= {"linf": 0.0, "l2": 0.0, "l0": 0, "ssim": 1.0}
+    if budget is not None and image is not None:
+        out |= budget._asdict()
+        out |= {"psnr": finite(psnr(image, sample.image)), "ssim": finite(ssim(image, sample.image))}
+    out["prompts"] = _prompts(sample, clean, adv)
+    return out | (extra or {})
+
+
+def blank(cell: Cell, sample: str, status: str, reason: str | None) -> JsonDict:
+    """A record with every field and no number: what a failed or skipped image leaves."""
+    empty: JsonDict = {"schema": SCHEMA, "cell": cell.id, "sample": sample, "status": status, "reason": reason}
+    names = ("height", "width", "linf", "l2", "l0", "psnr", "ssim", "seconds", "peak_mb", "steps", "loss_first")
+    return empty | dict.fromkeys((*names, "loss_last", "flag", "image", "clean_image")) | {"prompts": []}
+
+
+def _prompts(sample: Sample, clean: Answer, adv: Answer | None) -> list[JsonDict]:
+    """One entry for each prompt. Without an adversarial answer the clean one stands for it."""
+    same = [1.0] * len(sample.prompts)
+    overlap, bands = same, same
+    if adv is not None:
+        before, after = clean.masks(), adv.masks()
+        width = boundary_width(*sample.size)
+        overlap = list(_numbers(iou(before, after)))
+        bands = list(_numbers(iou(boundary(before, width=width), boundary(after, width=width))))
+    last = clean if adv is None else adv
+    truth = sample.masks
+    areas = truth.flatten(1).double().mean(1).tolist() if truth is not None else [None] * len(sample.prompts)
+    truth_codes: Sequence[Any] = rle.encode(truth) if truth is not None else areas
+    out: list[JsonDict] = []
+    for i, prompt in enumerate(sample.prompts):
+        out.append(
+            {
+                "prompt": i,
+                "kind": prompt.kind,
+                "object": sample.objects[i] if sample.objects else None,
+                "area": areas[i],
+                "geometry": prompt.to_dict(),
+                "iou_clean_gt": _at(clean.iou, i),
+                "iou_adv_gt": _at(last.iou, i),
+                "iou_adv_clean": overlap[i],
+                "biou_clean_gt": _at(clean.boundary_iou, i),
+                "biou_adv_gt": _at(last.boundary_iou, i),
+                "biou_adv_clean": bands[i],
+                "pred_iou_clean": finite(clean.predicted[i]),
+                "pred_iou_adv": finite(last.predicted[i]),
+                "rle_gt": truth_codes[i],
+                "rle_clean": clean.codes[i],
+                "rle_adv": None if adv is None else adv.codes[i],
+            }
+        )
+    return out
+
+
+def finite(value: float | Tensor) -> float | None:
+    """A float for JSON; None where it is not finite (the PSNR of an unchanged image)."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def comparable(record: JsonDict) -> JsonDict:
+    """A record without what differs from run to run."""
+    return {key: value for key, value in record.items() if key not in TIMING}
+
+
+def _numbers(values: Tensor) -> tuple[float, ...]:
+    return tuple(values.detach().to("cpu", torch.float64).tolist())
+
+
+def _at(values: tuple[float, ...] | None, i: int) -> float | None:
+    return None if values is None else values[i]

@@ -1,0 +1,227 @@
+"""The in-process executor: runs a cell image by image, and turns whatever goes wrong with an image into a record.
+
+What is scored is the delivered PNG, read back from disk (promise 2). Images of one size are attacked together, up to
+`batch`; when memory runs out the batch is halved and tried again. Only three things end a run: storage that takes no
+more, a budget that was violated, and the user.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from redsam.attacks.base import Attack
+from redsam.attacks.loop import NON_FINITE
+from redsam.bench.evaluate import Answer, answer, blank, finite, record
+from redsam.bench.files import StorageError
+from redsam.bench.memory import out_of_memory, peak_mb, release, reset_peak
+from redsam.bench.plan import attack_of, label, protocol_of, threat_of
+from redsam.bench.progress import Progress
+from redsam.bench.spec import Cell, JsonDict
+from redsam.bench.store import CellStore, RunStore
+from redsam.data import Dataset, Protocol, read_image
+from redsam.errors import BudgetViolation
+from redsam.models.base import Segmenter
+from redsam.seeds import stable_seed
+from redsam.threat import Threat
+from redsam.types import Sample, to_uint8
+
+# Errors that are no image's own fault and must not become one failed record after another.
+FATAL = (StorageError, BudgetViolation)
+
+
+@dataclass(kw_only=True, eq=False)
+class Executor:
+    """Runs cells of one segmenter on one dataset.
+
+    Clean predictions are made once for each protocol and kept (as run-length codes) for all attack cells of the run;
+    after an interruption they are made again when first needed. batch: images of one size attacked together.
+    """
+
+    store: RunStore
+    segmenter: Segmenter
+    dataset: Dataset
+    env: Mapping[str, Any]
+    progress: Progress
+    batch: int = 1
+    _clean: dict[tuple[str, str], tuple[Answer, str]] = field(default_factory=dict)
+
+    def run(self, cell: Cell) -> None:
+        """Bring one cell to its end; records that are there already stay."""
+        store = self.store.cell(cell)
+        try:
+            done = {r["sample"] for r in store.open(self.env)}
+            pending = [i for i, name in enumerate(self.dataset.ids) if name not in done]
+            self.progress.cell(cell, label=label(cell), images=len(self.dataset), finished=len(done))
+            work = _Work(run=self, cell=cell, store=store)
+            for group in work.groups(pending):
+                work.attempt(group)
+            store.finish()
+        finally:
+            store.close()
+
+    def clean(self, cell: Cell, samples: Sequence[Sample]) -> list[tuple[Answer, str]]:
+        """Clean answers of samples of one size, and where their images lie below the root; from memory where known."""
+        keys = [(_protocol_key(cell), s.id) for s in samples]
+        missing = [i for i, key in enumerate(keys) if key not in self._clean]
+        if missing:
+            found = predict(self.segmenter, cell, [samples[i] for i in missing])
+            for i, one in zip(missing, found, strict=True):
+                path = self.store.put_clean(samples[i].id, to_uint8(samples[i].image))
+                self._clean[keys[i]] = (one, path)
+        return [self._clean[key] for key in keys]
+
+
+def predict(segmenter: Segmenter, cell: Cell, samples: Sequence[Sample]) -> list[Answer]:
+    """The model's final answers to samples of one size, as its users get them."""
+    images = torch.stack([s.image for s in samples])
+    select: Any = cell.select
+    reference = [s.masks for s in samples if s.masks is not None] if select == "best" else None
+    masks = segmenter.predict(images, [s.prompts for s in samples], select=select, reference=reference)
+    return [answer(s, m) for s, m in zip(samples, masks, strict=True)]
+
+
+def _protocol_key(cell: Cell) -> str:
+    return f"{cell.protocol} {cell.select} {cell.seed}"
+
+
+@dataclass(kw_only=True, eq=False)
+class _Work:
+    """One cell while it runs."""
+
+    run: Executor
+    cell: Cell
+    store: CellStore
+    batch: int = field(init=False)
+    protocol: Protocol = field(init=False)
+    attack: Attack | None = field(init=False)
+    threat: Threat | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.batch = max(1, self.run.batch)
+        self.protocol = protocol_of(self.cell)
+        self.attack = None if self.cell.clean else attack_of(self.cell)
+        self.threat = None if self.cell.clean else threat_of(self.cell)
+
+    def groups(self, pending: Sequence[int]) -> Iterator[list[Sample]]:
+        """Samples of one size, up to `batch`; images that cannot be read or have nothing to prompt are recorded here.
+
+        At most 4 batches wait for companions of their size, so memory stays bounded on a folder of many sizes.
+        """
+        waiting: dict[tuple[int, int], list[Sample]] = {}
+        for index in pending:
+            sample = self._load(index)
+            if sample is None:
+                continue
+            group = waiting.setdefault(sample.size, [])
+            group.append(sample)
+            if len(group) >= self.batch:
+                yield waiting.pop(sample.size)
+            elif sum(map(len, waiting.values())) >= 4 * self.batch:
+                yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
+        yield from waiting.values()
+
+    def attempt(self, group: list[Sample]) -> None:
+        """Measure a group and record it; on failure its halves, or its images one by one; at last a failed record."""
+        error = self._try(group)
+        if error is not None and out_of_memory(error):
+            self.batch = max(1, len(group) // 2)
+            error.__traceback__ = None  # its frames hold the tensors that filled the memory
+            release()
+            if len(group) == 1:
+                error = self._try(group)
+        if error is None:
+            return
+        if len(group) == 1:
+            self._give_up(group[0].id, error)
+            return
+        size = self.batch if out_of_memory(error) else 1
+        for start in range(0, len(group), size):
+            self.attempt(group[start : start + size])
+
+    def _try(self, group: list[Sample]) -> Exception | None:
+        """Measure a group and record it whole, or return what went wrong."""
+        device = self.run.segmenter.device
+        reset_peak(device)
+        began = time.perf_counter()
+        try:
+            records = self._clean_records(group) if self.attack is None else self._attack_records(group)
+        except FATAL:
+            raise
+        except Exception as error:  # whatever a model, an attack or a device throws is a result of this image
+            return error
+        seconds = round((time.perf_counter() - began) / len(group), 4)
+        for one in records:
+            self._write(one | {"seconds": seconds, "peak_mb": peak_mb(device)})
+        return None
+
+    def _clean_records(self, group: list[Sample]) -> list[JsonDict]:
+        known = self.run.clean(self.cell, group)
+        return [
+            record(self.cell, s, one, None, extra={"clean_image": path, "steps": 0})
+            for s, (one, path) in zip(group, known, strict=True)
+        ]
+
+    def _attack_records(self, group: list[Sample]) -> list[JsonDict]:
+        assert self.attack is not None and self.threat is not None
+        known = self.run.clean(self.cell, group)
+        references = [one.masks() for one, _ in known]
+        result = self.attack.run(
+            self.run.segmenter,
+            torch.stack([s.image for s in group]),
+            [s.prompts for s in group],
+            threat=self.threat,
+            reference=references,
+            seeds=[stable_seed(self.cell.seed, s.id, "attack") for s in group],
+        )
+        regions = self.threat.region_mask(references)
+        paths = [self.store.put_image(s.id, image) for s, image in zip(group, result.images, strict=True)]
+        images = [read_image(path) for path in paths]
+        budgets = []
+        for i, (s, image) in enumerate(zip(group, images, strict=True)):
+            if not torch.equal(to_uint8(image), result.images[i].cpu()):
+                raise BudgetViolation(f"{paths[i]}: the file does not hold the image that was delivered.")
+            region = None if regions is None else regions[i]
+            budgets.append(self.threat.check(to_uint8(image), to_uint8(s.image), region, where=s.id))
+        attacked = [s.with_image(image) for s, image in zip(group, images, strict=True)]
+        found = predict(self.run.segmenter, self.cell, attacked)
+        out = []
+        for i, s in enumerate(group):
+            losses = result.losses[:, i][result.losses[:, i].isfinite()]
+            extra: JsonDict = {
+                "clean_image": known[i][1],
+                "image": paths[i].relative_to(self.store.folder).as_posix(),
+                "steps": result.steps[i],
+                "flag": result.flags[i] or None,
+                "loss_first": finite(losses[0]) if len(losses) else None,
+                "loss_last": finite(losses[-1]) if len(losses) else None,
+            }
+            one = record(self.cell, s, known[i][0], found[i], image=images[i], budget=budgets[i], extra=extra)
+            if NON_FINITE in result.flags[i]:  # the attack could not look for a better image: no measure of the model
+                one |= {"status": "failed", "reason": result.flags[i]}
+            out.append(one)
+        return out
+
+    def _load(self, index: int) -> Sample | None:
+        name = self.run.dataset.ids[index]
+        try:
+            sample = self.protocol(self.run.dataset[index], seed=self.cell.seed)
+        except Exception as error:  # a broken file is a record, and decoders raise nearly anything
+            self._give_up(name, error)
+            return None
+        if not sample.prompts:
+            self._write(blank(self.cell, name, "skipped", str(sample.meta.get("skip") or "nothing to prompt")))
+            return None
+        return sample
+
+    def _give_up(self, sample: str, error: Exception) -> None:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        self._write(blank(self.cell, sample, "failed", reason[:500]))
+
+    def _write(self, one: JsonDict) -> None:
+        self.store.append(one)
+        self.run.progress.image(one)

@@ -1,0 +1,89 @@
+"""Files that are there whole or not at all, and the errors of a disk in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from redsam.errors import InputError
+
+# Level 1 is three times faster than Pillow's default on a noisy photograph and some percent larger.
+PNG_LEVEL = 1
+
+
+class StorageError(InputError):
+    """The output folder cannot take what must be written: a full disk, a read-only folder, a folder in use."""
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn an OSError on `path` into one line that says what to do. What was stored before stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"The disk is full: {path} could not be written. What was finished is kept.",
+                hint="Free some space and run the same command again; it goes on from there.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(f"{path} cannot be written.", hint="Give an --out folder you may write to.") from error
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}.", hint="Check --out.") from error
+
+
+def safe_name(sample: str) -> str:
+    """A sample id as a file name: letters, digits, `.`, `-`, `_`; a changed or long name gets a hash to stay unique."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", sample).lstrip(".")
+    if plain == sample and len(plain) <= 120:
+        return plain
+    return f"{plain[:100]}-{hashlib.sha256(sample.encode()).hexdigest()[:8]}"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, and on the disk when this returns."""
+    part = path.with_name(f".{path.name}.part")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON, whole or not at all; NaN is a programming error here."""
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of the store; InputError when it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", hint="Run redsam audit there first.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}.", hint="Delete it and run the audit again.") from error
+
+
+def png_bytes(image: Tensor) -> bytes:
+    """uint8 3xHxW to PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(buffer, format="PNG", compress_level=PNG_LEVEL)
+    return buffer.getvalue()

@@ -1,0 +1,131 @@
+"""From a preset, models and data to cells; every name and number is checked here, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from redsam import registry
+from redsam.attacks.base import Attack
+from redsam.bench.presets import Preset, Trial
+from redsam.bench.spec import SCHEMA, Cell, JsonDict, canonical, digest
+from redsam.data import Dataset, Protocol
+from redsam.errors import InputError
+from redsam.models.base import Segmenter, Select
+from redsam.threat import Threat
+
+CLEAN: Mapping[str, Any] = {"kind": "none", "name": "none", "args": {}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """by_model: for each model its cells in the order they run, protocol by protocol, the clean cell first."""
+
+    preset: str
+    by_model: tuple[tuple[Cell, ...], ...]
+    samples: tuple[str, ...]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells."""
+        return tuple(cell for cells in self.by_model for cell in cells)
+
+    def to_json(self, earlier: JsonDict | None = None) -> JsonDict:
+        """plan.json: these cells, and those of an earlier plan in the same folder that are not among them."""
+        cells = [{"cell": c.id, "spec": c.spec()} for c in self.cells]
+        mine = {c["cell"] for c in cells}
+        kept = [c for c in (earlier or {}).get("cells", []) if c["cell"] not in mine]
+        return {"schema": SCHEMA, "preset": self.preset, "samples": list(self.samples), "cells": kept + cells}
+
+
+def make_plan(
+    segmenters: Sequence[Segmenter], dataset: Dataset, preset: Preset, *, select: Select = "iou", seed: int = 0
+) -> Plan:
+    """Every cell of a preset. Raises UnknownName or InputError for what cannot run, before anything does."""
+    if not segmenters:
+        raise InputError("An audit needs a model.", hint="Type: redsam list models")
+    if not len(dataset):
+        raise InputError(f"{dataset.name}: there is no image to audit.", hint="Give --data DIR with images in it.")
+    if not preset.protocols:
+        raise InputError(f"Preset '{preset.name}' has no prompt protocol.", hint="Type: redsam list protocols")
+    data = {"name": dataset.name, "fingerprint": dataset.fingerprint, "ids_hash": digest(list(dataset.ids))}
+    probes = [(CLEAN, None), *(pair for trial in preset.trials for pair in _probes(trial, select))]
+    protocols = [_protocol(name, args) for name, args in preset.protocols]
+    seen: set[str] = set()
+    by_model = []
+    for model in map(describe, segmenters):
+        cells = [
+            Cell(model=model, probe=probe, threat=threat, data=data, protocol=protocol, select=select, seed=seed)
+            for protocol in protocols
+            for probe, threat in probes
+        ]
+        unique = {c.id: c for c in cells if c.id not in seen}  # a preset or a list of models may name one twice
+        seen |= set(unique)
+        by_model.append(tuple(unique.values()))
+    return Plan(preset=preset.name, by_model=tuple(by_model), samples=dataset.ids)
+
+
+def describe(segmenter: Segmenter) -> JsonDict:
+    """The model part of a spec."""
+    return {"name": segmenter.name, "family": segmenter.family, "fingerprint": segmenter.fingerprint()}
+
+
+def attack_of(cell: Cell) -> Attack:
+    """The attack an attack cell asks for."""
+    attack: Attack = registry.create("attack", cell.probe["name"], **cell.probe["args"])
+    return attack
+
+
+def threat_of(cell: Cell) -> Threat:
+    """The threat an attack cell asks for."""
+    if cell.threat is None:
+        raise InputError(f"Cell {cell.id} attacks without a threat.")
+    return Threat.from_dict(cell.threat)
+
+
+def protocol_of(cell: Cell) -> Protocol:
+    """The prompt protocol of a cell."""
+    protocol: Protocol = registry.create("protocol", cell.protocol["name"], **cell.protocol["args"])
+    return protocol
+
+
+def label(cell: Cell) -> str:
+    """A cell in a few words: `lab-b, point: pgd linf 8/255`."""
+    probe = "clean" if cell.clean else f"{cell.probe['name']} {threat_of(cell).label}"
+    return f"{cell.model['name']}, {cell.protocol['name']}: {probe}"
+
+
+def _probes(trial: Trial, select: Select) -> list[tuple[JsonDict, JsonDict]]:
+    """(probe, threat) of a trial, options filled in with their defaults so that a changed default is another cell."""
+    attack: Attack = registry.create("attack", trial.attack, **({"select": select} | dict(trial.args)))
+    meta = registry.get("attack", trial.attack).meta
+    if registry.get("objective", attack.objective).meta.get("aim") == "towards":
+        raise InputError(
+            f"Objective '{attack.objective}' needs a target mask, which an audit does not have.",
+            hint="Use vanish, enlarge, bce or dice; or attack single images with redsam attack.",
+        )
+    if not trial.threats:
+        raise InputError(f"Attack '{trial.attack}' came without a threat.", hint="Give it at least one eps.")
+    probe = {"kind": "attack", **registry.spec_of(attack)}
+    out = []
+    for options in trial.threats:
+        threat = Threat.from_dict(options)
+        if threat.norm not in meta.get("norms", (threat.norm,)):
+            raise InputError(
+                f"Attack '{trial.attack}' does not search in {threat.norm}.",
+                hint=f"It takes {', '.join(meta['norms'])}.",
+            )
+        out.append((json.loads(canonical(probe)), threat.to_dict()))
+    return out
+
+
+def _protocol(name: str, args: Mapping[str, Any]) -> JsonDict:
+    spec: JsonDict = json.loads(canonical(registry.spec_of(registry.create("protocol", name, **args))))
+    return spec
+
+
+def with_limit(preset: Preset, limit: int | None) -> Preset:
+    """The preset with another limit; None keeps its own, 0 lifts it."""
+    return preset if limit is None else replace(preset, limit=limit or None)

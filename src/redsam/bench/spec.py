@@ -1,0 +1,75 @@
+"""Identity of a cell: canonical JSON of what was asked, hashed. The same from a plan and from a finished spec.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from redsam.errors import InputError
+
+# Raise it when the meaning of a spec or of a record changes: old cells then run again instead of being mixed with new.
+SCHEMA = 1
+
+JsonDict = dict[str, Any]
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys, no spaces, floats by their shortest exact form; NaN and infinity are refused."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"A cell cannot be put into JSON: {error}.", hint="Use numbers, text and lists.") from error
+
+
+def digest(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One model x defense x probe x threat x data slice x protocol x seed: the unit of work and of resume.
+
+    model: name, family, fingerprint. probe: kind ("none" is the clean measurement, "attack"), name and args. threat:
+    `Threat.to_dict()`, None when clean. data: name, fingerprint, ids_hash of the slice. protocol: name and args.
+    select: which of several masks is the answer. joint: all prompts of an image are attacked by one adversarial image.
+    """
+
+    model: Mapping[str, Any]
+    probe: Mapping[str, Any]
+    threat: Mapping[str, Any] | None
+    data: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    select: str = "iou"
+    seed: int = 0
+    joint: bool = True
+    defense: Mapping[str, Any] | None = None
+    schema: int = field(default=SCHEMA)
+
+    def spec(self) -> JsonDict:
+        """The JSON that is hashed and stored; round-trips through `from_spec` to the same id."""
+        plain: JsonDict = json.loads(canonical(vars(self)))
+        return plain
+
+    @property
+    def id(self) -> str:
+        """16 hex digits: the cell's name and folder."""
+        return digest(self.spec())
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Cell:
+        """Inverse of `spec`. Raises InputError for a spec of another schema."""
+        if spec.get("schema") != SCHEMA:
+            raise InputError(
+                f"These records have schema {spec.get('schema')}, this redsam writes {SCHEMA}.",
+                hint="Give another --out folder.",
+            )
+        return cls(**spec)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is done to the image: the cell that measures the model by itself."""
+        return bool(self.probe["kind"] == "none")

@@ -1,0 +1,140 @@
+"""The store: append-only records that survive kill -9, a full disk and a second process.
+
+OUT/plan.json, OUT/images/<sample>.png (each clean image once), OUT/records/<cell>/{spec.json, env.json, samples.jsonl,
+images/<sample>.png, DONE}. A record is one line, written and synced after its adversarial PNG is whole on disk;
+so every record's picture exists, and a line cut short by a crash is cut away before the next one is appended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from torch import Tensor
+
+from redsam.bench.files import png_bytes, read_json, safe_name, storing, write_bytes, write_json
+from redsam.bench.lock import locked
+from redsam.bench.spec import Cell, JsonDict
+from redsam.errors import InputError
+
+
+def read_records(path: Path) -> list[JsonDict]:
+    """Records of a samples.jsonl in the order written, without a torn last line; InputError for a broken one before."""
+    return _parse(path)[0]
+
+
+def _parse(path: Path) -> tuple[list[JsonDict], int]:
+    """Records, and the length in bytes of what is whole."""
+    if not path.exists():
+        return [], 0
+    records: list[JsonDict] = []
+    whole = 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            if not line.endswith(b"\n"):
+                raise ValueError("no end of line")
+            records.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break  # torn by a crash: the sample counts as not done
+            raise InputError(
+                f"{path}, line {number}: broken record.", hint="Delete that cell's folder; it will run again."
+            ) from error
+        whole += len(line)
+    return records, whole
+
+
+class CellStore:
+    """One cell's folder. Open and append while holding the lock of its RunStore."""
+
+    def __init__(self, root: Path, cell: Cell) -> None:
+        self.cell = cell
+        self.folder = root / "records" / cell.id
+        self.samples = self.folder / "samples.jsonl"
+        self._file: IO[bytes] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every sample has its record."""
+        return (self.folder / "DONE").exists()
+
+    def open(self, env: Mapping[str, Any]) -> list[JsonDict]:
+        """Make the folder or go on with it: write spec and env, cut a torn line away, return the records there are."""
+        spec = self.folder / "spec.json"
+        if not spec.exists():
+            write_json(self.folder / "env.json", env)
+            write_json(spec, self.cell.spec())
+        with storing(self.samples):
+            records, whole = _parse(self.samples)
+            self._file = self.samples.open("ab", buffering=0)  # unbuffered: nothing waits for a later, failing flush
+            self._file.truncate(whole)
+        return records
+
+    def append(self, record: JsonDict) -> None:
+        """Add one record, on the disk when this returns. Its picture must have been put before."""
+        assert self._file is not None, "open the cell first"
+        with storing(self.samples):
+            line = json.dumps(record, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode() + b"\n"
+            rest = memoryview(line)
+            while rest:  # a raw write may take only part; what it leaves on an error is a torn line, cut on reopening
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+
+    def put_image(self, sample: str, image: Tensor) -> Path:
+        """Store a delivered uint8 3xHxW image; returns where it lies."""
+        path = self.folder / "images" / f"{safe_name(sample)}.png"
+        write_bytes(path, png_bytes(image))
+        return path
+
+    def finish(self) -> None:
+        """Mark the cell as complete."""
+        self.close()
+        write_bytes(self.folder / "DONE", b"")
+
+    def close(self) -> None:
+        """Close the records file; safe to call twice."""
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # all that matters was synced by `append`
+                file.close()
+
+
+class RunStore:
+    """An output folder: one writer at a time, many readers."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).expanduser()
+
+    def cell(self, cell: Cell) -> CellStore:
+        """The folder of one cell (not made yet)."""
+        return CellStore(self.root, cell)
+
+    def cells(self) -> list[CellStore]:
+        """Every cell that has a spec, ordered by folder name. Raises InputError where there are no records."""
+        found = sorted((self.root / "records").glob("*/spec.json"))
+        if not found:
+            raise InputError(f"{self.root} holds no records.", hint=f"Type: redsam audit MODEL --out {self.root}")
+        return [CellStore(self.root, Cell.from_spec(read_json(path))) for path in found]
+
+    def put_clean(self, sample: str, image: Tensor) -> str:
+        """Store a clean uint8 image once; returns its path below the root. Another image of that name gets another."""
+        content = png_bytes(image)
+        name = safe_name(sample)
+        path = self.root / "images" / f"{name}.png"
+        if path.exists() and path.read_bytes() != content:
+            path = path.with_name(f"{name}-{hashlib.sha256(content).hexdigest()[:8]}.png")
+        if not path.exists():
+            write_bytes(path, content)
+        return path.relative_to(self.root).as_posix()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder as its only writer; StorageError when another process does."""
+        with locked(self.root):
+            yield

@@ -1,0 +1,152 @@
+"""Aggregation: summary.json is a pure function of the records on disk. No model, no data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redsam.bench.contrasts import contrasts
+from redsam.bench.files import read_json, write_json
+from redsam.bench.spec import SCHEMA, JsonDict
+from redsam.bench.statistics import Array, Interval, difference_interval, image_sums, mean_interval, resamples
+from redsam.bench.store import CellStore, RunStore, read_records
+from redsam.bench.table import GROUND_TRUTH, REFERENCES, Table, table
+
+ALL_KINDS = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What an audit found.
+
+    cells: one row for each cell, prompt kind and reference. contrasts: paired differences between cells. failures: every
+    image that was not measured, with the reason. unfinished: ids of cells that still have images to do.
+    """
+
+    out: Path
+    cells: tuple[JsonDict, ...]
+    contrasts: tuple[JsonDict, ...]
+    failures: tuple[JsonDict, ...]
+    unfinished: tuple[str, ...]
+    env: Mapping[str, Any]
+
+    def to_json(self) -> JsonDict:
+        """summary.json."""
+        return {
+            "schema": SCHEMA,
+            "cells": list(self.cells),
+            "contrasts": list(self.contrasts),
+            "failures": list(self.failures),
+            "unfinished": list(self.unfinished),
+            "env": dict(self.env),
+        }
+
+
+def summarise(out: Path | str) -> Summary:
+    """Read OUT/records, write OUT/summary.json and return it. Raises InputError where there are no records."""
+    store = RunStore(out)
+    cells = _in_plan_order(store)
+    tables = [table(c.cell, latest(read_records(c.samples))) for c in cells]
+    summary = Summary(
+        out=store.root,
+        cells=tuple(row for c, t in zip(cells, tables, strict=True) for row in _rows(c, t)),
+        contrasts=tuple(contrasts(tables)),
+        failures=tuple(f for t in tables for f in t.failures),
+        unfinished=tuple(c.cell.id for c in cells if not c.done),
+        env=_env(cells),
+    )
+    write_json(store.root / "summary.json", summary.to_json())
+    return summary
+
+
+def latest(records: Iterable[JsonDict]) -> list[JsonDict]:
+    """One record for each sample, the last written, in the order of the samples' names."""
+    by_name = {r["sample"]: r for r in records}
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _in_plan_order(store: RunStore) -> list[CellStore]:
+    cells = {c.cell.id: c for c in store.cells()}
+    plan = store.root / "plan.json"
+    order = [entry["cell"] for entry in read_json(plan)["cells"]] if plan.exists() else []
+    return [cells[i] for i in order if i in cells] + [c for i, c in cells.items() if i not in set(order)]
+
+
+def _env(cells: Sequence[CellStore]) -> Mapping[str, Any]:
+    """The environment of the cell begun last."""
+    paths = [p for c in cells if (p := c.folder / "env.json").exists()]
+    newest: Mapping[str, Any] = read_json(max(paths, key=os.path.getmtime)) if paths else {}
+    return newest
+
+
+def _rows(store: CellStore, data: Table) -> list[JsonDict]:
+    """Rows of one cell: one for each prompt kind, and one over all of them where there are several."""
+    kinds = sorted(set(data.kinds.tolist()))
+    names = [*kinds, ALL_KINDS] if len(kinds) > 1 else kinds or [None]
+    rows = []
+    for kind in names:
+        chosen = data if kind in (ALL_KINDS, None) else data.where(data.kinds == kind)
+        known = [ref for ref in REFERENCES if chosen.known(ref)]
+        if data.cell.clean and GROUND_TRUTH in known:
+            known = [GROUND_TRUTH]  # against itself a clean prediction is perfect: a row that says nothing
+        rows += [_row(store, chosen, kind, ref) for ref in known or REFERENCES[-1:]]
+    return rows
+
+
+def _row(store: CellStore, data: Table, kind: str | None, reference: str) -> JsonDict:
+    cell = data.cell
+    clean, adv = (data.column("iou", when, reference) for when in ("clean", "adv"))
+    row: JsonDict = {
+        "cell": cell.id,
+        "model": cell.model["name"],
+        "attack": cell.probe["name"],
+        "args": cell.probe["args"],
+        "threat": cell.threat,
+        "eps": cell.threat["eps"] if cell.threat else 0.0,
+        "data": cell.data["name"],
+        "protocol": cell.protocol["name"],
+        "prompt_kind": kind,
+        "reference": reference,
+        "done": store.done,
+        "n_prompts": len(clean),
+        "n_images": len(set(data.owner.tolist())),
+        "n_failed": data.failed,
+        "n_skipped": data.skipped,
+    }
+    numbers: dict[str, tuple[NDArray[Any], Array | None]] = {
+        "miou_clean": (clean, None),
+        "miou_adv": (adv, None),
+        "delta": (clean, adv),
+        "asr50": (adv <= 0.5, None),
+        "asr10": (adv <= 0.1, None),
+        "asr50_clean": (clean <= 0.5, None),
+        "asr10_clean": (clean <= 0.1, None),
+        "biou_clean": (data.column("biou", "clean", reference), None),
+        "biou_adv": (data.column("biou", "adv", reference), None),
+    }
+    weights = resamples(len(data.samples), seed=int(cell.id, 16)) if len(clean) else None
+    for name, (values, minus) in numbers.items():
+        row |= _spread(name, None if weights is None else _interval(data, values, minus, weights))
+    return row | data.costs()
+
+
+def _interval(data: Table, values: NDArray[Any], minus: Array | None, weights: Array) -> Interval:
+    images = len(data.samples)
+    counts = image_sums(np.ones(len(values)), data.owner, images)
+    sums = image_sums(values, data.owner, images)
+    if minus is None:
+        return mean_interval(sums, counts, weights)
+    return difference_interval((sums, counts), (image_sums(minus, data.owner, images), counts), weights)
+
+
+def _spread(name: str, found: Interval | None) -> JsonDict:
+    """A number and its ends as three fields; None where nothing was measured."""
+    if found is None:
+        return {name: None, f"{name}_lo": None, f"{name}_hi": None}
+    return {name: found.value, f"{name}_lo": found.lo, f"{name}_hi": found.hi}

@@ -1,0 +1,96 @@
+"""The records of one cell as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redsam.bench.spec import Cell, JsonDict
+from redsam.bench.statistics import Array
+
+GROUND_TRUTH, CLEAN_PREDICTION = "ground truth", "clean prediction"
+REFERENCES = (GROUND_TRUTH, CLEAN_PREDICTION)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Table:
+    """Prompts of the measured images of a cell.
+
+    samples: names of the measured images. owner: for each prompt the index of its image in them. kinds: its prompt kind.
+    columns: its numbers, NaN where not measured. images: the records of the measured images. failures: one entry for
+    each image that was not measured; failed and skipped count them.
+    """
+
+    cell: Cell
+    samples: tuple[str, ...]
+    owner: NDArray[np.int64]
+    kinds: NDArray[np.str_]
+    columns: dict[str, Array]
+    images: tuple[JsonDict, ...]
+    failures: tuple[JsonDict, ...]
+    failed: int
+    skipped: int
+
+    def where(self, keep: NDArray[np.bool_]) -> Table:
+        """Only these prompts; the images stay, so that resamples of all kinds draw from the same images."""
+        columns = {name: values[keep] for name, values in self.columns.items()}
+        return replace(self, owner=self.owner[keep], kinds=self.kinds[keep], columns=columns)
+
+    def known(self, reference: str) -> bool:
+        """Whether every prompt has been measured against this reference."""
+        values = self.column("iou", "adv", reference)
+        return len(values) > 0 and bool(np.isfinite(values).all())
+
+    def column(self, measure: str, when: str, reference: str) -> Array:
+        """`iou` or `biou`, `clean` or `adv`, against a reference; the clean prediction agrees with itself."""
+        if reference == CLEAN_PREDICTION and when == "clean":
+            return np.ones(len(self.owner))
+        return self.columns[f"{measure}_{when}_{'gt' if reference == GROUND_TRUTH else 'clean'}"]
+
+    def costs(self) -> JsonDict:
+        """What the images of the cell cost and how they look; means over images, maxima where the name says so."""
+        return {
+            "psnr": _mean(self._of_images("psnr")),
+            "ssim": _mean(self._of_images("ssim")),
+            "linf_max": max(self._of_images("linf"), default=None),
+            "l2_max": max(self._of_images("l2"), default=None),
+            "l0_max": max(self._of_images("l0"), default=None),
+            "seconds": sum(self._of_images("seconds")),
+            "peak_mb": max(self._of_images("peak_mb"), default=None),
+        }
+
+    def _of_images(self, name: str) -> list[float]:
+        return [r[name] for r in self.images if r.get(name) is not None]
+
+
+COLUMNS = tuple(f"{m}_{pair}" for m in ("iou", "biou") for pair in ("clean_gt", "adv_gt", "adv_clean"))
+
+
+def table(cell: Cell, records: Sequence[JsonDict]) -> Table:
+    """Records of one cell, one for each sample, to columns."""
+    good = [r for r in records if r["status"] == "ok"]
+    prompts: list[tuple[int, Any]] = [(i, p) for i, r in enumerate(good) for p in r["prompts"]]
+    return Table(
+        cell=cell,
+        samples=tuple(r["sample"] for r in good),
+        owner=np.array([i for i, _ in prompts], dtype=np.int64),
+        kinds=np.array([p["kind"] for _, p in prompts], dtype=np.str_),
+        columns={
+            name: np.array([np.nan if p[name] is None else p[name] for _, p in prompts], dtype=np.float64)
+            for name in COLUMNS
+        },
+        images=tuple(good),
+        failures=tuple(
+            {key: r[key] for key in ("cell", "sample", "status", "reason")} for r in records if r["status"] != "ok"
+        ),
+        failed=sum(r["status"] == "failed" for r in records),
+        skipped=sum(r["status"] == "skipped" for r in records),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
