@@ -22,8 +22,12 @@ VOID = 255  # the ignore value of label maps (Pascal VOC, Cityscapes, ...)
 SPECK = 0.0005  # components under this share of the image are dropped: noise of labelling, and thousands of them
 _EIGHT = np.ones((3, 3), dtype=bool)
 
+Ids = NDArray[np.int32]
+Place = tuple[slice, slice]
+Found = tuple[int, Place, NDArray[np.bool_]]
 
-def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> NDArray[np.int64]:
+
+def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> Ids:
     """HxW ids of a mask file (PNG and other images, NPY); 0 is background. size: (height, width) it must have.
 
     Palette images give their index, not their colour. Colour images give R + 256 G + 65536 B (the COCO panoptic code),
@@ -37,7 +41,7 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> NDArray[
     else:
         ids = _ids_of_image(path)
     check_mask(ids.shape, size, path)
-    return ids.astype(np.int64)
+    return ids.astype(np.int32)
 
 
 def read_stack(path: Path, size: tuple[int, int], *, kind: Kind, ignore: int | None) -> tuple[Tensor, list[int]]:
@@ -59,40 +63,53 @@ def check_mask(shape: tuple[int, ...], size: tuple[int, int] | None, where: str 
         )
 
 
-def split(ids: NDArray[np.int64], *, kind: Kind = "auto", ignore: int | None = None) -> tuple[Tensor, list[int]]:
+def split(ids: Ids, *, kind: Kind = "auto", ignore: int | None = None) -> tuple[Tensor, list[int]]:
     """Objects of an id map: bool KxHxW and the value each came from, by value and then from the top.
 
     ignore: a value that is no object. None means 255 for label maps, and for "auto" maps of several values when 255
     stands alone (254 is not used): that is a void border, not the 255th object.
     """
-    values = [int(v) for v in np.unique(ids) if v != 0]
-    if kind == "binary":
-        values = [v for v in values if v != ignore]
-        one = np.isin(ids, values)[None]
-        return torch.from_numpy(one[: len(values)]), [1] if values else []
+    values, compact = _compacted(ids)
     if ignore is None and (kind == "label" or (kind == "auto" and len(values) > 1 and VOID - 1 not in values)):
         ignore = VOID
-    values = [v for v in values if v != ignore]
+    kept = [(i, v) for i, v in enumerate(values, 1) if v != ignore]
+    if kind == "binary":
+        table = np.zeros(len(values) + 1, dtype=bool)
+        table[[i for i, _ in kept]] = True
+        return torch.from_numpy(table[compact][None][: len(kept)]), [1][: len(kept)]
+    places = ndimage.find_objects(compact, max_label=len(values))
+    found = [(v, places[i - 1], compact[places[i - 1]] == i) for i, v in kept]
     if kind == "label":
-        return _components(ids, values)
-    stack = np.stack([ids == v for v in values]) if values else np.zeros((0, *ids.shape), dtype=bool)
-    return torch.from_numpy(stack), values
+        found = [part for whole in found for part in _components(*whole, floor=SPECK * ids.size)]
+    stack = torch.zeros(len(found), *ids.shape, dtype=torch.bool)
+    for mask, (_, place, crop) in zip(stack, found, strict=True):
+        mask[place] = torch.from_numpy(crop)
+    return stack, [v for v, _, _ in found]
 
 
-def _components(ids: NDArray[np.int64], values: list[int]) -> tuple[Tensor, list[int]]:
-    """8-connected components of each class of at least SPECK of the image."""
-    floor = SPECK * ids.size
-    found: list[NDArray[np.bool_]] = []
-    owners: list[int] = []
-    for value in values:
-        numbered, count = ndimage.label(ids == value, structure=_EIGHT)
-        sizes = np.bincount(numbered.ravel(), minlength=count + 1)
-        for part in range(1, count + 1):
-            if sizes[part] >= floor:
-                found.append(numbered == part)
-                owners.append(value)
-    stack = np.stack(found) if found else np.zeros((0, *ids.shape), dtype=bool)
-    return torch.from_numpy(stack), owners
+def _compacted(ids: Ids) -> tuple[list[int], NDArray[np.int32]]:
+    """Values but 0 in order, and the map with value i of them written as i + 1."""
+    if ids.size and ids.min() >= 0 and ids.max() < 65536:  # counting is many times faster than sorting
+        present = np.bincount(ids.ravel()) > 0
+        present[0] = False
+        table = np.where(present, np.cumsum(present), 0).astype(np.int32)
+        return [int(v) for v in np.flatnonzero(present)], table[ids]
+    raw, inverse = np.unique(ids, return_inverse=True)
+    keep = raw != 0
+    table = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    return [int(v) for v in raw[keep]], table[inverse.reshape(ids.shape)]
+
+
+def _components(value: int, place: Place, crop: NDArray[np.bool_], *, floor: float) -> list[Found]:
+    """8-connected components of one class, those of at least `floor` pixels, each in its own window of the image."""
+    numbered, count = ndimage.label(crop, structure=_EIGHT)
+    sizes = np.bincount(numbered.ravel(), minlength=count + 1)
+    parts: list[Found] = []
+    for number, inner in enumerate(ndimage.find_objects(numbered), 1):
+        if sizes[number] >= floor:
+            rows, columns = (slice(o.start + i.start, o.start + i.stop) for o, i in zip(place, inner, strict=True))
+            parts.append((value, (rows, columns), numbered[inner] == number))
+    return parts
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
@@ -117,7 +134,7 @@ def _ids_of_image(path: Path) -> NDArray[Any]:
         return np.where(pair[..., 1] > 0, pair[..., 0], 0)
     if image.mode not in ("RGB", "RGBA"):
         raise InputError(f"{path}: a mask in colour mode '{image.mode}'.", hint="Save it as an 8-bit grey PNG of ids.")
-    rgb = np.asarray(image).astype(np.int64)
+    rgb = np.asarray(image).astype(np.int32)
     grey = bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
     ids = rgb[..., 0] if grey else rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
     return ids * (rgb[..., 3] > 0) if image.mode == "RGBA" else ids

@@ -18,7 +18,9 @@ def open_data(
     reader: name of a registered reader; found by itself when None. limit: at most so many images, evenly spaced.
     options: fields of the reader, such as kind="label". Raises InputError / UnknownName.
     """
-    where = _locate(path, reader)
+    if path is None or path == "demo":
+        path, reader = "demo", "demo"  # also beside a folder of that name: type ./demo for the folder
+    where = Path(path).expanduser() if reader == "demo" else _locate(path)
     entries = sorted(registry.entries("reader"), key=lambda e: (e.meta.get("rank", 50), e.name))
     if reader is None:
         reader = next((e.name for e in entries if e.obj.accepts(where)), None)
@@ -32,11 +34,9 @@ def open_data(
     return data.limit(limit)
 
 
-def _locate(path: str | Path | None, reader: str | None) -> Path:
-    if path is None:
-        path = "demo"
+def _locate(path: str | Path) -> Path:
     where = Path(path).expanduser()
-    if where.exists() or str(where) == "demo" or reader == "demo":
+    if where.exists():
         return where
     root = shared_root()
     for shelf in ("eval", "pool"):
