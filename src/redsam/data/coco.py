@@ -153,80 +153,86 @@ def _item(name: str, file: Path, objects: Sequence[Annotation]) -> Item:
 def _scene(item: Item, objects: Sequence[Annotation]) -> Scene:
     image = read_image(item.files[0])
     height, width = int(image.shape[1]), int(image.shape[2])
-    masks = torch.zeros(len(objects), height, width, dtype=torch.bool)
+    masks = np.zeros((len(objects), height, width), dtype=bool)  # NumPy's zeros cost nothing until written
     for mask, annotation in zip(masks, objects, strict=True):
         try:
-            found = decode(annotation["segmentation"], height, width)
+            paint(mask, annotation["segmentation"])
         except InputError as error:
             raise InputError(f"{item.id}: {error.message}", hint=error.hint) from error
-        columns = np.flatnonzero(found.any(axis=0))  # stored by columns: copying only these is what makes it fast
-        if len(columns):
-            part = slice(int(columns[0]), int(columns[-1]) + 1)
-            mask[:, part] = torch.from_numpy(found[:, part])
     meta: dict[str, Any] = {"file": item.files[0].name}
     if objects and "class" in objects[0]:
         meta["classes"] = [a["class"] for a in objects]
-    return Scene(id=item.id, image=image, masks=masks, meta=meta)
+    return Scene(id=item.id, image=image, masks=torch.from_numpy(masks), meta=meta)
 
 
-def decode(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """HxW of a COCO segmentation: polygons [[x, y, ...], ...], {"size", "counts"} plain or compressed.
+def paint(mask: NDArray[np.bool_], segmentation: Any) -> None:
+    """Set a COCO segmentation in an empty HxW mask: polygons [[x, y, ...], ...], or {"size", "counts"}.
 
-    As pycocotools does it, to the pixel. Raises InputError when malformed or of another size.
+    The same pixels as pycocotools gives. Raises InputError when malformed or of another size.
     """
-    from pycocotools import mask as coco_mask
-
+    height, width = mask.shape
     try:
         if isinstance(segmentation, list):
-            polygons = [p for p in segmentation if len(p) >= 6]  # fewer than three corners enclose nothing
-            if not polygons:
-                return np.zeros((height, width), dtype=bool)
-            reach = max(abs(float(v)) for p in polygons for v in p)
-            if not reach <= 10 * max(height, width):  # the rasteriser allocates by length; also catches NaN
-                raise ValueError(f"a corner at {reach:g}")
-            code = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-        else:
-            size = [int(v) for v in segmentation["size"]]
-            if size != [height, width]:
-                raise InputError(
-                    f"a mask is {size[1]} x {size[0]}, its image {width} x {height}.",
-                    hint="Use the images the annotations were made for.",
-                )
-            counts = segmentation["counts"]
-            if isinstance(counts, list):
-                if sum(counts) != height * width or min(counts) < 0:
-                    raise ValueError("run lengths do not add up")
-                code = coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
-            else:
-                check_counts(counts, height * width)
-                code = {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
-        return np.asarray(coco_mask.decode(code)).view(np.bool_)  # it holds 0 and 1 only
-    except InputError:
-        raise
-    except Exception as error:  # pycocotools raises bare Exception, and what numpy raises, on malformed input
-        raise InputError(f"a segmentation cannot be decoded ({error}).") from error
+            _paint_polygons(mask, segmentation)
+            return
+        size = [int(v) for v in segmentation["size"]]
+        if size != [height, width]:
+            raise InputError(
+                f"a mask is {size[1]} x {size[0]}, its image {width} x {height}.",
+                hint="Use the images the annotations were made for.",
+            )
+        counts = segmentation["counts"]
+        _paint_runs(mask, np.asarray(counts if isinstance(counts, list) else uncompressed(counts), dtype=np.int64))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"a segmentation cannot be decoded ({reason}).") from error
 
 
-def check_counts(counts: str | bytes, pixels: int) -> None:
-    """Raise ValueError unless compressed run lengths end and cover `pixels`.
+def _paint_polygons(mask: NDArray[np.bool_], polygons: list[Any]) -> None:
+    from pycocotools import mask as coco_mask
 
-    The C decoder trusts them and writes beyond its buffer otherwise. COCO's code: 5 bits a character (offset 48), bit 6
-    says that more follow, bit 5 of the last is the sign; from the third run on, differences to the run before last.
+    height, width = mask.shape
+    solid = [[float(v) for v in p] for p in polygons if len(p) >= 6]  # fewer than three corners enclose nothing
+    if solid:
+        reach = max(abs(v) for p in solid for v in p)
+        if not reach <= 10 * max(height, width):  # the rasteriser allocates by length; also catches NaN
+            raise ValueError(f"a corner at {reach:g}")
+        mask |= coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(solid, height, width))).astype(bool)
+
+
+def _paint_runs(mask: NDArray[np.bool_], runs: NDArray[np.int64]) -> None:
+    """Runs go down the columns, off and on in turn; only columns with something on are written."""
+    height = mask.shape[0]
+    ends = np.cumsum(runs)
+    if len(runs) == 0 or runs.min() < 0 or ends[-1] != mask.size:
+        raise ValueError("run lengths do not add up")
+    on = np.flatnonzero(runs[1::2]) * 2 + 1
+    if len(on):
+        first, last = int(ends[on[0] - 1]) // height, int(ends[on[-1]] - 1) // height + 1
+        edges = np.clip(ends - first * height, 0, (last - first) * height)
+        lengths = np.diff(edges, prepend=0)
+        flat = np.repeat(np.arange(len(runs)) % 2 == 1, lengths)
+        mask[:, first:last] = flat.reshape(last - first, height).T
+
+
+def uncompressed(counts: str | bytes) -> list[int]:
+    """Run lengths of COCO's compressed string. Raises ValueError on a string that is none.
+
+    5 bits a character (offset 48), bit 6 says that more follow, bit 5 of the last is the sign; from the fourth run on
+    they are differences to the run before last.
     """
-    text = counts.encode("ascii") if isinstance(counts, str) else counts
     runs: list[int] = []
     value = shift = 0
-    for byte in text:
+    for byte in counts.encode("ascii") if isinstance(counts, str) else counts:
         digit = byte - 48
-        if not 0 <= digit < 64:
+        if not 0 <= digit < 64 or shift > 60:
             raise ValueError("a character that is no run length")
         value |= (digit & 31) << shift
         shift += 5
-        if shift > 60:
-            raise ValueError("a run length without an end")
         if not digit & 32:
             value -= (1 << shift) if digit & 16 else 0
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
-    if shift or min(runs, default=0) < 0 or sum(runs) != pixels:
-        raise ValueError("run lengths do not add up")
+    if shift:
+        raise ValueError("a run length without an end")
+    return runs

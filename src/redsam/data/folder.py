@@ -57,7 +57,8 @@ class MaskFolder(Reader):
             stack, values = read_stack(file, (height, width), kind=single, ignore=self.ignore)
             stacks.append(stack)
             labels += values
-        return Scene(id=item.id, image=image, masks=torch.cat(stacks), meta=meta | {"labels": labels})
+        masks = stacks[0] if len(stacks) == 1 else torch.cat(stacks)
+        return Scene(id=item.id, image=image, masks=masks, meta=meta | {"labels": labels})
 
 
 def find_images(path: Path) -> tuple[list[Path], Path]:

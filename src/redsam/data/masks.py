@@ -81,10 +81,10 @@ def split(ids: Ids, *, kind: Kind = "auto", ignore: int | None = None) -> tuple[
     found = [(v, places[i - 1], compact[places[i - 1]] == i) for i, v in kept]
     if kind == "label":
         found = [part for whole in found for part in _components(*whole, floor=SPECK * ids.size)]
-    stack = torch.zeros(len(found), *ids.shape, dtype=torch.bool)
+    stack = np.zeros((len(found), *ids.shape), dtype=bool)  # NumPy's zeros cost nothing until written
     for mask, (_, place, crop) in zip(stack, found, strict=True):
-        mask[place] = torch.from_numpy(crop)
-    return stack, [v for v, _, _ in found]
+        mask[place] = crop
+    return torch.from_numpy(stack), [v for v, _, _ in found]
 
 
 def _compacted(ids: Ids) -> tuple[list[int], NDArray[np.int32]]:
