@@ -1,0 +1,174 @@
+"""Which photographs to show: the worst, and beside them the typical one and the one that held, so that nobody takes
+the worst for the rule. Picked from the cells the verdict rests on, by the drop in IoU; at most one case an image."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redsam.report.pictures import Mask, amplified, decode_rle, mask_uri, photo_uri, read_rgb
+from redsam.report.reading import GROUND_TRUTH, Row, Run, number, records
+
+WORST = 4
+HERO_SIDE = 960  # the one large photograph at the top; the others are thumbnails
+DECENT = 0.5  # clean IoU a mask needs before it can be said to have held
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One attacked prompt: its record, the row it belongs to, and the IoU before and after."""
+
+    row: Row
+    record: Mapping[str, Any]
+    prompt: Mapping[str, Any]
+    before: float
+    after: float
+
+    @property
+    def drop(self) -> float:
+        """How much IoU the attack took."""
+        return self.before - self.after
+
+    @property
+    def sample(self) -> str:
+        """The image's id."""
+        return str(self.record.get("sample", ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One picture of the page. Images are data URIs, shapes are in original pixels (width x height)."""
+
+    role: str
+    candidate: Candidate
+    width: int
+    height: int
+    clean: str
+    adv: str
+    diff: str
+    factor: int
+    mask_clean: str | None
+    mask_adv: str | None
+    mask_gt: str | None
+    points: tuple[tuple[float, float, bool], ...]
+    box: tuple[float, float, float, float] | None
+    file: str
+
+
+def pick(run: Run, headline: Sequence[Row], *, worst: int = WORST) -> list[Case]:
+    """Cases of the headline cells, ready to draw. A picture that cannot be read is passed over, the next one steps in."""
+    pool = [c for row in headline for c in _candidates(run, row)]
+    if not pool:
+        return []
+    used: set[str] = set()
+    cases: list[Case] = []
+
+    def take(role: str, ordered: Sequence[Candidate], count: int) -> None:
+        for candidate in ordered:
+            if count == 0:
+                return
+            if candidate.sample in used:
+                continue
+            case = _draw(run, candidate, role, hero=not cases)
+            if case is not None:
+                used.add(candidate.sample)
+                cases.append(case)
+                count -= 1
+
+    images = len({c.sample for c in pool})
+    take("worst", sorted(pool, key=lambda c: -c.drop), max(1, min(worst, images - 2)))
+    middle = statistics.median(c.drop for c in pool)
+    take("typical", sorted(pool, key=lambda c: abs(c.drop - middle)), 1)
+    take("held best", sorted((c for c in pool if c.before >= DECENT), key=lambda c: c.drop), 1)
+    return cases
+
+
+def _candidates(run: Run, row: Row) -> list[Candidate]:
+    truth = row.reference == GROUND_TRUTH
+    found = []
+    for record in records(run, row.cell):
+        if record.get("status") != "ok" or not record.get("image"):
+            continue
+        for prompt in record.get("prompts") or ():
+            if not isinstance(prompt, dict) or str(prompt.get("kind", row.prompt)) != row.prompt:
+                continue
+            before = number(prompt.get("iou_clean_gt")) if truth else 1.0
+            after = number(prompt.get("iou_adv_gt" if truth else "iou_adv_clean"))
+            if before is not None and after is not None:
+                found.append(Candidate(row=row, record=record, prompt=prompt, before=before, after=after))
+    return found
+
+
+def _draw(run: Run, candidate: Candidate, role: str, *, hero: bool) -> Case | None:
+    adv_path = _inside(run.out, [f"records/{candidate.row.cell}/{candidate.record['image']}", candidate.record["image"]])
+    clean_path = _inside(run.out, [candidate.record.get("clean_image"), f"images/{candidate.sample}.png"])
+    if adv_path is None or clean_path is None:
+        return None
+    try:
+        clean, adv = read_rgb(clean_path), read_rgb(adv_path)
+    except (OSError, ValueError):
+        return None
+    if clean.shape != adv.shape:
+        return None
+    side = HERO_SIDE if hero else 480
+    diff, factor = amplified(clean, adv)
+    height, width = clean.shape[:2]
+    masks = {key: _mask(candidate.prompt.get(f"rle_{key}"), (height, width)) for key in ("clean", "adv", "gt")}
+    geometry = candidate.prompt.get("geometry")
+    points, box = _geometry(geometry if isinstance(geometry, dict) else {})
+    return Case(
+        role=role,
+        candidate=candidate,
+        width=width,
+        height=height,
+        clean=photo_uri(clean, side=side),
+        adv=photo_uri(adv, side=side),
+        diff=photo_uri(diff, side=480, quality=70),
+        factor=factor,
+        mask_clean=None if masks["clean"] is None else mask_uri(masks["clean"], side=side),
+        mask_adv=None if masks["adv"] is None else mask_uri(masks["adv"], side=side),
+        mask_gt=None if masks["gt"] is None else mask_uri(masks["gt"], side=side, outline=True),
+        points=points,
+        box=box,
+        file=adv_path.relative_to(run.out.resolve()).as_posix(),
+    )
+
+
+def _inside(out: Path, relative: Sequence[Any]) -> Path | None:
+    """The first of these files that exists inside OUT; records may come from elsewhere, so `..` leads nowhere."""
+    root = out.resolve()
+    for name in relative:
+        if not isinstance(name, str) or not name:
+            continue
+        path = (root / name).resolve()
+        if path.is_relative_to(root) and path.is_file():
+            return path
+    return None
+
+
+def _mask(rle: Any, size: tuple[int, int]) -> Mask | None:
+    if not isinstance(rle, dict):
+        return None
+    try:
+        mask = decode_rle(rle)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return mask if mask.shape == size else None
+
+
+def _geometry(
+    prompt: Mapping[str, Any],
+) -> tuple[tuple[tuple[float, float, bool], ...], tuple[float, float, float, float] | None]:
+    labels = list(prompt.get("labels") or ())
+    points = tuple(
+        (float(x), float(y), bool(labels[i]) if i < len(labels) else True)
+        for i, (x, y) in enumerate(prompt.get("points") or ())
+    )
+    box = prompt.get("box")
+    if not (isinstance(box, list) and len(box) == 4):
+        return points, None
+    x0, y0, x1, y1 = (float(v) for v in box)
+    return points, (x0, y0, x1, y1)

@@ -1,0 +1,135 @@
+"""Charts as inline SVG: curves with interval bands, and paired differences. Colours come from the page's custom
+properties (classes, currentColor), so light and dark need one drawing.
+
+Every function returns finished SVG markup in which all text from outside has been escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 440, 300
+LEFT, RIGHT, TOP, BOTTOM = 40, 78, 14, 42
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One measured mean at x, with its interval."""
+
+    x: float
+    y: float
+    lo: float
+    hi: float
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One attack. `lead` draws it in the accent colour; the others stay grey and are told apart by their dashes."""
+
+    name: str
+    points: tuple[Point, ...]
+    lead: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One paired contrast with its interval; `text` is printed at its right end."""
+
+    name: str
+    value: float
+    lo: float
+    hi: float
+    text: str
+
+
+def curves_svg(curves: Sequence[Curve], *, title: str, x_label: str, bar: float | None = None) -> str:
+    """mIoU (0 to 1, always the whole axis) against the budget. bar: the clean quality a model must reach."""
+    points = [p for c in curves for p in c.points]
+    top_x = max((p.x for p in points), default=1.0) or 1.0
+    plot_w, plot_h = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return LEFT + plot_w * x / top_x, TOP + plot_h * (1 - min(1.0, max(0.0, y)))
+
+    out = [_open(WIDTH, HEIGHT, title)]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = at(0, tick)[1]
+        out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        out.append(f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    last = -99.0
+    for x, label in sorted({p.x: p.label for p in points}.items()):
+        px = at(x, 0)[0]
+        if px - last >= 22:
+            out.append(f'<text class="tick" x="{px:.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">{escape(label)}</text>')
+            last = px
+    out.append(f'<text class="axis" x="{LEFT + plot_w / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
+    if bar is not None:
+        y = at(0, bar)[1]
+        out.append(f'<line class="bar" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        out.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{y - 5:.1f}" text-anchor="end">bar {bar:g}</text>')
+    ends = _spread([(at(c.points[-1].x, c.points[-1].y)[1], i) for i, c in enumerate(curves) if c.points])
+    for i, curve in sorted(enumerate(curves), key=lambda ic: ic[1].lead):
+        if curve.points:
+            out.append(_curve(curve, i, [(*at(p.x, p.y), at(0, p.lo)[1], at(0, p.hi)[1]) for p in curve.points], ends[i]))
+    return "".join([*out, "</svg>"])
+
+
+def differences_svg(items: Sequence[Difference], *, title: str, left: str, right: str) -> str:
+    """One line each: a dot, its interval, and zero as the line that decides. left / right say what the sides mean."""
+    row, top, label_w, text_w = 46, 34, 0, 118
+    height = top + row * len(items) + 8
+    reach = max([0.05, *(max(abs(d.lo), abs(d.hi)) for d in items)]) * 1.1
+    x0, x1 = label_w + 8, WIDTH - text_w
+
+    def at(v: float) -> float:
+        return x0 + (x1 - x0) * (v + reach) / (2 * reach)
+
+    out = [_open(WIDTH, height, title)]
+    out.append(f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="{top - 8}" y2="{height}"/>')
+    out.append(f'<text class="tick" x="{at(0) - 8:.1f}" y="14" text-anchor="end">{escape(left)}</text>')
+    out.append(f'<text class="tick" x="{at(0) + 8:.1f}" y="14">{escape(right)}</text>')
+    for i, d in enumerate(items):
+        y = top + row * i + 30
+        clear = "clear" if d.lo > 0 or d.hi < 0 else "unclear"
+        out.append(f'<text class="name" x="0" y="{y - 16}">{escape(d.name)}</text>')
+        out.append(f'<g class="diff {clear}"><line x1="{at(d.lo):.1f}" x2="{at(d.hi):.1f}" y1="{y}" y2="{y}"/>')
+        out.append(f'<circle cx="{at(d.value):.1f}" cy="{y}" r="4.5"/></g>')
+        out.append(f'<text class="value" x="{WIDTH}" y="{y + 4}" text-anchor="end">{escape(d.text)}</text>')
+    return "".join([*out, "</svg>"])
+
+
+def _open(width: int, height: int, title: str) -> str:
+    name = escape(title, quote=True)
+    return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{name}"><title>{name}</title>'
+
+
+def _curve(curve: Curve, index: int, xy: Sequence[tuple[float, float, float, float]], label_y: float) -> str:
+    upper = [f"{x:.1f},{hi:.1f}" for x, _, _, hi in xy]
+    lower = [f"{x:.1f},{lo:.1f}" for x, _, lo, _ in reversed(xy)]
+    dash = "" if curve.lead else f' stroke-dasharray="{("6 3", "2 3", "9 3 2 3", "1 5")[index % 4]}"'
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in xy)
+    marks = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(f"{curve.name} {p.label}: {p.y:.3f} [{p.lo:.3f}, {p.hi:.3f}]")}'
+        "</title></circle>"
+        for (x, y, _, _), p in zip(xy, curve.points, strict=True)
+    )
+    end = WIDTH - RIGHT + 10
+    return (
+        f'<g class="curve{" lead" if curve.lead else ""}"><polygon points="{" ".join(upper + lower)}"/>'
+        f'<polyline points="{line}"{dash}/>{marks}'
+        f'<text x="{end}" y="{label_y + 4:.1f}">{escape(curve.name)}</text></g>'
+    )
+
+
+def _spread(ends: list[tuple[float, int]], gap: float = 15) -> dict[int, float]:
+    """Push labels apart that would print over each other; returns y by index."""
+    placed: dict[int, float] = {}
+    last = -1e9
+    for y, i in sorted(ends):
+        last = max(y, last + gap)
+        placed[i] = last
+    over = last - (HEIGHT - BOTTOM)
+    return {i: y - max(0.0, over) for i, y in placed.items()}

@@ -1,0 +1,211 @@
+"""Read a finished (or half finished) run: OUT/summary.json and OUT/records, nothing else. No model, no data set.
+
+A number that was not measured stays None all the way to the page, where it prints as a dash; it never becomes 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redsam.errors import InputError
+
+GROUND_TRUTH = "ground truth"
+USUAL_OBJECTIVE = "vanish"  # what an attack minimises unless it says otherwise; not worth repeating in every label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """A mean with its interval; each part may be unmeasured."""
+
+    value: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+
+    @property
+    def known(self) -> bool:
+        """Value and both ends of the interval are there."""
+        return None not in (self.value, self.lo, self.hi)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: one cell, one prompt kind, one reference. `raw` is the line as summary.json has it.
+
+    label: the attack as the page calls it, told apart by its steps and objective (`pgd-40 feature-cosine`).
+    delta: the change, attacked minus clean.
+    """
+
+    cell: str
+    model: str
+    attack: str
+    label: str
+    norm: str
+    eps: float | None
+    prompt: str
+    protocol: str
+    reference: str
+    n_prompts: int
+    n_images: int
+    n_failed: int
+    clean: Number
+    adv: Number
+    delta: Number
+    asr50: Number
+    asr10: Number
+    psnr: float | None
+    linf_max: float | None
+    raw: Mapping[str, Any]
+
+    @property
+    def attacked(self) -> bool:
+        """False for a cell that only looks at clean images."""
+        return self.attack not in ("none", "clean", "")
+
+    @property
+    def budget(self) -> str:
+        """The threat as people write it: 8/255, l2 0.5, 100 px."""
+        return budget_text(self.norm, self.eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything the page shows. specs and envs are keyed by cell; `unfinished` lists cells without their DONE mark."""
+
+    out: Path
+    rows: tuple[Row, ...]
+    contrasts: tuple[Mapping[str, Any], ...]
+    failures: tuple[Mapping[str, Any], ...]
+    env: Mapping[str, Any]
+    specs: Mapping[str, Mapping[str, Any]]
+    unfinished: tuple[str, ...]
+    summary: Mapping[str, Any]
+
+
+def number(value: Any) -> float | None:
+    """A finite float, or None for what JSON calls null, NaN or something else altogether."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def budget_text(norm: str, eps: float | None) -> str:
+    """`8/255` for linf on the 8-bit lattice, otherwise the norm and its size."""
+    if eps is None:
+        return "none"
+    if norm == "l0":
+        return f"{eps:g} px"
+    if norm == "linf":
+        level = eps * 255
+        return f"{round(level)}/255" if abs(level - round(level)) < 1e-6 else f"{level:.3g}/255"
+    return f"{norm} {eps:.3g}"
+
+
+def read_run(out: Path) -> Run:
+    """OUT to a Run. Raises InputError, with what to type, when there is no readable summary."""
+    path = out / "summary.json"
+    if not path.is_file():
+        where = "does not exist" if not out.exists() else "holds no summary.json"
+        raise InputError(f"{out} {where}, so there is nothing to report.", hint=f"Type: redsam audit MODEL --out {out}")
+    summary = _json(path)
+    if not isinstance(summary, dict) or not isinstance(summary.get("cells"), list):
+        raise InputError(f"{path} is not a summary of an audit.", hint=f"Type: redsam audit MODEL --out {out}")
+    if summary.get("schema") != 1:
+        raise InputError(
+            f"{path} has schema {summary.get('schema')!r}; this version reads schema 1.",
+            hint="Report with the version of redsam that wrote the run.",
+        )
+    specs: dict[str, Mapping[str, Any]] = {}
+    unfinished = []
+    for folder in sorted(p for p in (out / "records").glob("*") if p.is_dir()):
+        if (folder / "spec.json").is_file():
+            spec = _json(folder / "spec.json")
+            specs[folder.name] = spec if isinstance(spec, dict) else {}
+        if not (folder / "DONE").exists():
+            unfinished.append(folder.name)
+    return Run(
+        out=out,
+        rows=tuple(_row(line, specs) for line in summary["cells"] if isinstance(line, dict)),
+        contrasts=tuple(c for c in summary.get("contrasts") or () if isinstance(c, dict)),
+        failures=tuple(f for f in summary.get("failures") or () if isinstance(f, dict)),
+        env=summary.get("env") or {},
+        specs=specs,
+        unfinished=tuple(unfinished),
+        summary=summary,
+    )
+
+
+def records(run: Run, cell: str) -> Iterator[dict[str, Any]]:
+    """The image records of a cell, in file order; a torn last line (the run was killed while writing) is passed over."""
+    path = run.out / "records" / cell / "samples.jsonl"
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}.", hint="Run the audit again; it goes on.") from error
+
+
+def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> Row:
+    cell = str(line.get("cell", ""))
+    threat = line.get("threat") if isinstance(line.get("threat"), dict) else specs.get(cell, {}).get("threat")
+    threat = threat if isinstance(threat, dict) else {}
+    clean, adv = number(line.get("miou_clean")), number(line.get("miou_adv"))
+    norm = str(threat.get("norm") or line.get("norm") or "linf")
+
+    def triple(key: str) -> Number:
+        return Number(value=number(line.get(key)), lo=number(line.get(f"{key}_lo")), hi=number(line.get(f"{key}_hi")))
+
+    return Row(
+        cell=cell,
+        model=str(line.get("model", "model")),
+        attack=str(line.get("attack") or "none"),
+        label=_label(str(line.get("attack") or "none"), specs.get(cell, {}).get("probe")),
+        norm=norm,
+        eps=number(line.get("eps")),
+        prompt=str(line.get("prompt_kind") or line.get("protocol") or ""),
+        protocol=str(line.get("protocol", "")),
+        reference=str(line.get("reference", GROUND_TRUTH)),
+        n_prompts=int(number(line.get("n_prompts")) or 0),
+        n_images=int(number(line.get("n_images")) or 0),
+        n_failed=int(number(line.get("n_failed")) or 0),
+        clean=triple("miou_clean"),
+        adv=triple("miou_adv"),
+        delta=_change(triple("delta"), clean, adv),
+        asr50=triple("asr50"),
+        asr10=triple("asr10"),
+        psnr=number(line.get("psnr")),
+        linf_max=number(line.get("linf_max")),
+        raw=line,
+    )
+
+
+def _change(delta: Number, clean: float | None, adv: float | None) -> Number:
+    """The page speaks of the change, attacked minus clean; a summary that stores the loss is turned round."""
+    if delta.value is None or clean is None or adv is None or abs(delta.value - (adv - clean)) < 1e-6:
+        return delta
+    lo, hi = (None if v is None else -v for v in (delta.hi, delta.lo))
+    return Number(value=-delta.value, lo=lo, hi=hi)
+
+
+def _label(attack: str, probe: Any) -> str:
+    arguments = probe.get("args") if isinstance(probe, dict) else None
+    arguments = arguments if isinstance(arguments, dict) else {}
+    steps, objective = number(arguments.get("steps")), arguments.get("objective")
+    name = f"{attack}-{steps:g}" if steps and attack != "fgsm" else attack
+    return f"{name} {objective}" if objective and objective != USUAL_OBJECTIVE else name
