@@ -25,8 +25,8 @@ ALL_KINDS = "all"
 class Summary:
     """What an audit found.
 
-    cells: one row for each cell, prompt kind and reference. contrasts: paired differences between cells. failures: every
-    image that was not measured, with the reason. unfinished: ids of cells that still have images to do.
+    cells: one row for each cell, prompt kind and reference. contrasts: paired differences between cells. failures:
+    every image that was not measured, with the reason. unfinished: ids of cells that still have images to do.
     """
 
     out: Path

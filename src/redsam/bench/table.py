@@ -20,9 +20,9 @@ REFERENCES = (GROUND_TRUTH, CLEAN_PREDICTION)
 class Table:
     """Prompts of the measured images of a cell.
 
-    samples: names of the measured images. owner: for each prompt the index of its image in them. kinds: its prompt kind.
-    columns: its numbers, NaN where not measured. images: the records of the measured images. failures: one entry for
-    each image that was not measured; failed and skipped count them.
+    samples: names of the measured images. owner: for each prompt the index of its image in them. kinds: its prompt
+    kind. columns: its numbers, NaN where not measured. images: the records of the measured images. failures: one entry
+    for each image that was not measured; failed and skipped count them.
     """
 
     cell: Cell
