@@ -1,4 +1,4 @@
-"""Automatic masks: everything in an image, from a grid of points (Kirillov et al., "Segment Anything", 2023, sec. 4, B).
+"""Automatic masks: everything in an image, from a grid of points (Kirillov et al., "Segment Anything", 2023, app. B).
 
 Defaults as published in `SamAutomaticMaskGenerator`. Deviations: `min_area` drops whole masks instead of filling holes
 and cutting islands inside them (the published default switches both off); masks come as bool tensors, not as RLE.
@@ -16,6 +16,8 @@ from redsam.errors import InputError
 from redsam.models.base import Segmenter
 from redsam.models.geometry import Frame
 from redsam.prompts import point
+
+Corners = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +94,7 @@ def point_grid(n: int) -> Tensor:
 def crop_boxes(
     height: int, width: int, layers: int, overlap_ratio: float
 ) -> list[tuple[int, tuple[int, int, int, int]]]:
-    """(layer, (x0, y0, x1, y1)) of the whole image and of each layer's crops, which overlap by a share of the short side."""
+    """(layer, (x0, y0, x1, y1)) of the whole image and of each layer's overlapping crops."""
     out = [(0, (0, 0, width, height))]
     for layer in range(1, layers + 1):
         count = 2**layer
@@ -145,7 +147,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 def _crop(
     segmenter: Segmenter,
     image: Tensor,
-    box: tuple[int, int, int, int],
+    box: Corners,
     *,
     grid: Tensor,
     batch: int,
@@ -162,8 +164,9 @@ def _crop(
     encoding = segmenter.encode(image[None, :, y0:y1, x0:x1], exact=True)
     frame: Frame = encoding.frames[0]
     points = grid * grid.new_tensor([x1 - x0, y1 - y0])
-    low_res, iou, stable, boxes, where = [], [], [], [], []
-    for chunk in points.split(batch):
+    parts: list[tuple[Tensor, ...]] = []
+    for start in range(0, len(points), batch):
+        chunk = points[start : start + batch]
         prediction = segmenter.decode(encoding, [[point(float(x), float(y)) for x, y in chunk]])
         flat, score = prediction.low_res.flatten(0, 1), prediction.iou.flatten()
         source = chunk.repeat_interleave(prediction.low_res.shape[1], 0).to(flat.device)
@@ -175,9 +178,8 @@ def _crop(
         found = boxes_of(masks)
         keep = (firm > stability_thresh) & (masks.sum((1, 2)) >= max(min_area, 1))
         keep &= ~_cut_by_crop(found, box, height, width)
-        for store, value in ((low_res, flat), (iou, score), (stable, firm), (boxes, found), (where, source)):
-            store.append(value[keep])
-    candidates, score, corners = torch.cat(low_res), torch.cat(iou), torch.cat(boxes)
+        parts.append(tuple(value[keep] for value in (flat, score, firm, found, source)))
+    candidates, score, firm, corners, where = (torch.cat(column) for column in zip(*parts, strict=True))
     order = nms(corners, score, nms_thresh)
     full = torch.zeros(len(order), height, width, dtype=torch.bool, device=candidates.device)
     for slot, index in enumerate(order.tolist()):
@@ -187,15 +189,13 @@ def _crop(
         masks=full,
         boxes=corners[order] + shift.repeat(2),
         iou=score[order],
-        stability=torch.cat(stable)[order],
-        points=torch.cat(where)[order] + shift,
+        stability=firm[order],
+        points=where[order] + shift,
     )
 
 
-def _cut_by_crop(
-    boxes: Tensor, crop: tuple[int, int, int, int], height: int, width: int, slack: float = 20.0
-) -> Tensor:
-    """K bool: the mask comes within 20 pixels of a side of its crop that is no side of the image (published constant)."""
+def _cut_by_crop(boxes: Tensor, crop: Corners, height: int, width: int, slack: float = 20.0) -> Tensor:
+    """K bool: the mask comes within 20 pixels (as published) of a side of its crop that is no side of the image."""
     edges = boxes.new_tensor(crop)
     whole = boxes.new_tensor([0, 0, width, height])
     placed = boxes + boxes.new_tensor([crop[0], crop[1], crop[0], crop[1]])

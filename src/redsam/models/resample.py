@@ -1,8 +1,9 @@
 """Image resizing the way the official processors do it: in floating point with gradients, and bit for bit in 8 bits.
 
-Source of the 8-bit path: Pillow's `Resample.c` (bilinear = triangle filter whose support grows when shrinking; one
-horizontal, then one vertical pass; coefficients rounded to 22 fractional bits, each pass rounded and clipped to 8
-bits), which `SamImageProcessorPil` calls.
+Source of the 8-bit path: Pillow's `Resample.c` (bilinear = triangle filter whose support grows when shrinking; two
+passes; coefficients rounded to 22 fractional bits, each pass rounded and clipped to 8 bits), which
+`SamImageProcessorPil` calls. The order of the passes is Pillow 13's; earlier ones always start horizontally, which
+changes single pixels by one level in images more than twice as tall as wide.
 """
 
 from __future__ import annotations
@@ -31,13 +32,17 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def resize_like_pillow(images: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 ...xHxW to uint8 ...xhxw, equal to `PIL.Image.resize((w, h), BILINEAR)` bit for bit. No gradient."""
-    height, width = size
     out = images
-    if out.shape[-1] != width:  # Pillow skips a pass that would not change the size
-        out = _pass(out, width)
-    if out.shape[-2] != height:
-        out = _pass(out.transpose(-1, -2), height).transpose(-1, -2)
+    for axis in (-2, -1) if vertical_first((int(out.shape[-2]), int(out.shape[-1])), size) else (-1, -2):
+        if out.shape[axis] != size[axis]:  # Pillow skips a pass that would not change the size
+            out = _pass(out.transpose(axis, -1), size[axis]).transpose(axis, -1)
     return out
+
+
+def vertical_first(old: tuple[int, int], new: tuple[int, int]) -> bool:
+    """Whether Pillow 13 resizes (height, width) `old` to `new` vertically first: the height loses more than twice the
+    rows that the width loses columns (Pillow pull request 9549; the condition found by comparing both orders)."""
+    return new[0] < old[0] and old[0] - new[0] > 2 * (old[1] - new[1])
 
 
 def resize_like_torchvision(images: Tensor, size: tuple[int, int]) -> Tensor:
