@@ -109,7 +109,7 @@ def unknown(kind: str, name: str, known: list[str]) -> UnknownName:
     return UnknownName(f"There is no {kind} named '{name}'.", hint=hint)
 
 
-def create(kind: str, name: str, **args: Any) -> Any:
+def create(kind: str, name: str, /, **args: Any) -> Any:
     """Instantiate a declared class; an argument it does not take is an UnknownName that lists those it does."""
     obj = get(kind, name).obj
     if is_dataclass(obj):

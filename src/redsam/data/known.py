@@ -25,7 +25,8 @@ CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicycli
 
 
 def _condition(stem: str) -> dict[str, Any]:
-    return {"condition": stem.split("__")[0]}
+    word = stem.split("__")[0]
+    return {"condition": "clear" if word == "normal" else word}
 
 
 def _mval_class(stem: str) -> dict[str, Any]:
