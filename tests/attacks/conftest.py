@@ -52,9 +52,9 @@ class Toy(Segmenter):
     def _embed(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         self.encoded += len(pixels)
         out = self.model(pixels)
-        if self.poison is not None:  # an image with this exact first value gets a gradient that is not a number
+        if self.poison is not None:  # an image with about this first value gets a gradient that is not a number
             sick = (pixels[:, 0, 0, 0] - self.poison).abs() < 0.2
-            out = out + torch.where(sick[:, None, None, None], (out - out.detach()).sqrt(), torch.zeros_like(out))
+            out = out * torch.where(sick, float("nan"), 1.0)[:, None, None, None]
         return out, ()
 
     def _decode_group(
