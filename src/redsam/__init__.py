@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from redsam.attacks.base import Attack, AttackResult
-    from redsam.bench import audit
+    from redsam.bench.audit import audit
     from redsam.data import open_data, read_image, read_mask, write_png
     from redsam.errors import RedsamError
     from redsam.metrics import asr, boundary_iou, iou
@@ -35,7 +35,7 @@ _HOMES = {
     "Segmenter": "models.base",
     "Threat": "threat",
     "asr": "metrics",
-    "audit": "bench",
+    "audit": "bench.audit",
     "automatic_masks": "models",
     "boundary_iou": "metrics",
     "box": "prompts",

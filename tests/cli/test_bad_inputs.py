@@ -262,12 +262,14 @@ def test_a_read_only_output_folder(
     assert "cannot write there (permission denied)" in refused(*line)
 
 
-def on_file_system(options: str, mount: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command line with a small file system of its own mounted at `mount`."""
-    inside = f'mount -t tmpfs -o {options} none "{mount}" || exit 77; exec "$@"'
-    command = ["unshare", "-Urm", "sh", "-c", inside, "sh", sys.executable, "-m", "redsam", *arguments]
+def on_file_system(
+    options: str, mount: Path, arguments: list[str], *, script: str = 'exec "$@"'
+) -> subprocess.CompletedProcess[str]:
+    """Run a command line ("$@" of the script) with a small file system of its own mounted at `mount`."""
     if shutil.which("unshare") is None:
         pytest.skip("needs unshare")
+    inside = f'mount -t tmpfs -o {options} none "{mount}" || exit 77; {script}'
+    command = ["unshare", "-Urm", "sh", "-c", inside, "sh", sys.executable, "-m", "redsam", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("this machine allows no mounts")

@@ -6,19 +6,20 @@ Exit codes: 0 done; 1 an error inside redsam (a bug); 2 something the user gave 
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from typer.exceptions import Abort, TyperException
+from typer.exceptions import TyperException
 
 from redsam import __version__
 from redsam.cli import attack, audit, listing, masks, report
-from redsam.cli.console import complain, quieten
+from redsam.cli.console import Stopped, complain, quieten
 from redsam.errors import RedsamError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="redsam",
@@ -57,33 +58,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given[:1]
     try:
         code = app(given, standalone_mode=False)
+        if code == INTERRUPTED:  # typer has turned Ctrl-C into this
+            complain("interrupted.")
         return code if isinstance(code, int) else 0
-    except TyperException as error:  # an option that does not exist, an argument missing
-        if error.format_message():
-            complain(f"{error.format_message()} {_help_for(error)}")
-        return 2
-    except RedsamError as error:
-        code, line = 2, str(error)
-    except (KeyboardInterrupt, Abort):
-        complain("interrupted.")
-        return 130
-    except BrokenPipeError:  # `redsam list attacks | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        code, line = 2, in_words(error)
-    except MemoryError:
-        code, line = 2, "Out of memory. Type a smaller --limit, or --batch-size 1."
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
-            code, line = 2, "The device is out of memory. Type --batch-size 1, or --dtype bfloat16."
-        else:
-            code, line = 1, f"error inside redsam, {type(error).__name__}: {error}."
-            line += "" if debug else " For the traceback type: redsam --debug ..."
-    if debug:
-        traceback.print_exc()
-    complain(line)
-    return code
+        code, line = in_words(error)
+        if debug:
+            traceback.print_exc()
+        if line:
+            complain(line)
+        return code
+
+
+def in_words(error: Exception) -> tuple[int, str]:
+    """The exit code for an error, and what to tell about it in one line."""
+    if isinstance(error, Stopped):
+        return INTERRUPTED, str(error)
+    if isinstance(error, RedsamError):
+        return 2, str(error)
+    if isinstance(error, TyperException):  # an option that does not exist, an argument missing
+        text = error.format_message()
+        return 2, text and f"{text} {_help_for(error)}"  # without text it has printed the help
+    if isinstance(error, OSError):
+        return 2, _system(error)
+    if isinstance(error, MemoryError):
+        return 2, "Out of memory. Type a smaller --limit, or --batch-size 1."
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
+        return 2, "The device is out of memory. Type --batch-size 1, or --dtype bfloat16."
+    return 1, f"error inside redsam, {type(error).__name__}: {error}. For the traceback type: redsam --debug ..."
 
 
 def _help_for(error: TyperException) -> str:
@@ -91,7 +93,7 @@ def _help_for(error: TyperException) -> str:
     return f"Type: {context.command_path if context is not None else 'redsam'} --help"
 
 
-def in_words(error: OSError) -> str:
+def _system(error: OSError) -> str:
     """An operating system's error as one sentence with what to do."""
     where = f" {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from redsam.cli import options
-from redsam.cli.console import complain, err, out
+from redsam.cli.console import Stopped, err, out
 
 if TYPE_CHECKING:
     from redsam.bench.spec import Cell
@@ -30,7 +30,7 @@ def command(
     ),
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size attacked together.")] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size attacked together.")] = 1,
     seed: options.Seed = 0,
 ) -> None:
     """Measure where a model breaks: clean, then attacked, with intervals, pictures and one HTML report.
@@ -57,13 +57,11 @@ def command(
             out=folder,
             limit=limit,
             seed=seed,
-            batch_size=batch_size,
+            batch=batch_size,
             progress=bar,
         )
     except KeyboardInterrupt:
-        bar.close()
-        complain(f"interrupted; every finished image is kept in {folder}. Type the same command to go on.")
-        raise typer.Exit(130) from None
+        raise Stopped(bar.farewell) from None
     finally:
         bar.close()
     page = render(folder)
@@ -87,6 +85,7 @@ class Bar:
             disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
+        self.farewell = "interrupted."
 
     def start(self, *, cells: int, finished: int, images: int) -> None:
         """The plan is made."""
@@ -113,7 +112,7 @@ class Bar:
 
     def stop(self, message: str) -> None:
         """The run ended early."""
-        self._console.print(message)
+        self.farewell = message
 
     def close(self) -> None:
         """Take the bar away; safe to call twice."""

@@ -10,6 +10,10 @@ from typing import Any, TextIO
 from rich.console import Console
 
 
+class Stopped(Exception):
+    """Ctrl-C, with what to tell about it."""
+
+
 def out() -> Console:
     """Results. Made on each use, so that it follows a redirected stdout."""
     return Console(highlight=False, soft_wrap=True)
@@ -41,8 +45,8 @@ def quieten(*, warnings: bool) -> None:
     if "transformers" in sys.modules:  # imported before us: in a notebook or a test
         from transformers.utils import logging
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if warnings:
         python_warnings.showwarning = _one_line
 

@@ -31,10 +31,12 @@ def command(
         segmenter = options.load_model(model, device, dtype)
         found = automatic_masks(segmenter, pixels.to(segmenter.device), points_per_side=points_per_side)
     rows: list[dict[str, Any]] = []
-    for number, one in enumerate(found):
-        name = f"mask_{number:03d}.png"
-        write_png(folder / name, one.mask.to("cpu").byte() * 255)
-        rows.append({"file": name, "area": int(one.mask.sum()), "pred_iou": one.iou, "stability": one.stability})
+    for i in range(len(found)):
+        name = f"mask_{i:03d}.png"
+        mask = found.masks[i].cpu()
+        write_png(folder / name, mask.byte() * 255)
+        numbers = {"pred_iou": float(found.iou[i]), "stability": float(found.stability[i])}
+        rows.append({"file": name, "area": int(mask.sum()), "point": found.points[i].tolist(), **numbers})
     (folder / "masks.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
