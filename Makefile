@@ -5,7 +5,7 @@ OUT ?= demo-audit
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint format clean
+.PHONY: demo test picture lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.run
@@ -13,6 +13,12 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
+
+# The picture of the README.
+picture: $(VENV)/.run
+	$(BIN)/redsam attack src/redsam/data/demo/coffee.jpg --model lab-b --point 195,100 --out build/picture
+	mkdir -p docs
+	$(BIN)/python -c "from PIL import Image; Image.open('build/picture/figure.png').convert('RGB').save('docs/attack.webp', quality=80)"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

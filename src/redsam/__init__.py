@@ -1,6 +1,6 @@
 """redsam: red-team, measure and harden promptable segmentation models.
 
-What most programs need is here; every room has more. Names are imported on first use, so `import redsam` is quick.
+What most programs need is here; every room (`redsam.models`, `redsam.bench`, ...) has more. Names are imported on first use, so `import redsam` is quick.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ _HOMES = {
     "to_uint8": "types",
     "write_png": "data",
 }
+_ROOMS = ("attacks", "bench", "data", "metrics", "models", "objectives", "prompts", "registry", "report", "threat")
 __all__ = [
     "Attack",
     "AttackResult",
@@ -88,6 +89,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"redsam.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'redsam' has no attribute '{name}'")
