@@ -109,6 +109,12 @@ def test_images_without_masks(tmp_path: Path) -> None:
     assert data[0].masks.shape == (0, 12, 16) and data[0].masks.dtype == torch.bool
 
 
+def test_a_stray_json_does_not_make_it_coco(tmp_path: Path) -> None:
+    for content in ('{"classes": ["cat"]}', ""):
+        (beside(tmp_path) / "classes.json").write_text(content)
+        assert len(open_data(tmp_path)[0].masks) == 2
+
+
 def test_options_reach_the_reader(tmp_path: Path) -> None:
     ids = IDS.copy()
     ids[0, 12:15] = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,15 +121,24 @@ def _natural(name: str) -> tuple[str, int, str]:
 
 
 def _find_json(path: Path) -> Path | None:
-    """The one JSON of a path: itself, the only one in the folder, or the only instances one of annotations/."""
+    """The one COCO JSON of a path: itself, or the only one in the folder or its annotations/."""
     if path.is_file():
         return path if path.suffix.lower() == ".json" else None
     for folder in (path, path / "annotations"):
         found = sorted(folder.glob("*.json"))
         found = found if len(found) == 1 else [f for f in found if f.name.startswith("instances")]
-        if len(found) == 1:
+        if len(found) == 1 and _mentions_objects(found[0]):
             return found[0]
     return None
+
+
+def _mentions_objects(path: Path) -> bool:
+    """Whether the text has COCO's two keys, without parsing it: folders of masks also hold JSON of other kinds."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return text.find(b'"annotations"') >= 0 and text.find(b'"images"') >= 0
+    except (OSError, ValueError):  # unreadable, or empty
+        return False
 
 
 def _parse(path: Path) -> dict[str, Any]:
