@@ -1,6 +1,7 @@
 """redsam: red-team, measure and harden promptable segmentation models.
 
-What most programs need is here; every room (`redsam.models`, `redsam.bench`, ...) has more. Names are imported on first use, so `import redsam` is quick.
+What most programs need is here; every room (`redsam.models`, `redsam.bench`, ...) has more. Names are imported on first
+use, so `import redsam` is quick.
 """
 
 from __future__ import annotations
