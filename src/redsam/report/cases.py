@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from redsam.report.pictures import Mask, amplified, decode_rle, mask_uri, photo_uri, read_rgb
 from redsam.report.reading import GROUND_TRUTH, Row, Run, number, records
 
@@ -55,6 +57,7 @@ class Case:
     mask_gt: str | None
     points: tuple[tuple[float, float, bool], ...]
     box: tuple[float, float, float, float] | None
+    cut: int
     file: str
 
 
@@ -133,6 +136,7 @@ def _draw(run: Run, candidate: Candidate, role: str, *, hero: bool) -> Case | No
         mask_gt=None if masks["gt"] is None else mask_uri(masks["gt"], side=side, outline=True),
         points=points,
         box=box,
+        cut=_cut([m for m in (masks["gt"], masks["clean"]) if m is not None and m.any()]),
         file=adv_path.relative_to(run.out.resolve()).as_posix(),
     )
 
@@ -157,6 +161,14 @@ def _mask(rle: Any, size: tuple[int, int]) -> Mask | None:
     except (KeyError, TypeError, ValueError):
         return None
     return mask if mask.shape == size else None
+
+
+def _cut(masks: Sequence[Mask]) -> int:
+    """Where the slider starts, in percent of the width: at the middle of the object, so that both halves show it."""
+    if not masks:
+        return 50
+    columns = np.nonzero(masks[0].any(axis=0))[0]
+    return int(min(85, max(15, round(100 * (columns[0] + columns[-1] + 1) / (2 * masks[0].shape[1])))))
 
 
 def _geometry(

@@ -45,8 +45,8 @@ class Difference:
     text: str
 
 
-def curves_svg(curves: Sequence[Curve], *, title: str, x_label: str, bar: float | None = None) -> str:
-    """mIoU (0 to 1, always the whole axis) against the budget. bar: the clean quality a model must reach."""
+def curves_svg(curves: Sequence[Curve], *, title: str, x_label: str) -> str:
+    """mIoU (0 to 1, always the whole axis) against the budget."""
     points = [p for c in curves for p in c.points]
     top_x = max((p.x for p in points), default=1.0) or 1.0
     plot_w, plot_h = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
@@ -66,10 +66,6 @@ def curves_svg(curves: Sequence[Curve], *, title: str, x_label: str, bar: float 
             out.append(f'<text class="tick" x="{px:.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">{escape(label)}</text>')
             last = px
     out.append(f'<text class="axis" x="{LEFT + plot_w / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
-    if bar is not None:
-        y = at(0, bar)[1]
-        out.append(f'<line class="bar" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        out.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{y - 5:.1f}" text-anchor="end">bar {bar:g}</text>')
     ends = _spread([(at(c.points[-1].x, c.points[-1].y)[1], i) for i, c in enumerate(curves) if c.points])
     for i, curve in sorted(enumerate(curves), key=lambda ic: ic[1].lead):
         if curve.points:
@@ -79,25 +75,25 @@ def curves_svg(curves: Sequence[Curve], *, title: str, x_label: str, bar: float 
 
 def differences_svg(items: Sequence[Difference], *, title: str, left: str, right: str) -> str:
     """One line each: a dot, its interval, and zero as the line that decides. left / right say what the sides mean."""
-    row, top, label_w, text_w = 46, 34, 0, 118
-    height = top + row * len(items) + 8
-    reach = max([0.05, *(max(abs(d.lo), abs(d.hi)) for d in items)]) * 1.1
-    x0, x1 = label_w + 8, WIDTH - text_w
+    row, top, name_w, text_w = 27, 30, 124, 126
+    height = top + row * len(items)
+    reach = max([0.05, *(max(abs(d.lo), abs(d.hi)) for d in items)]) * 1.05
+    x0, x1 = name_w, WIDTH - text_w
 
     def at(v: float) -> float:
         return x0 + (x1 - x0) * (v + reach) / (2 * reach)
 
     out = [_open(WIDTH, height, title)]
-    out.append(f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="{top - 8}" y2="{height}"/>')
-    out.append(f'<text class="tick" x="{at(0) - 8:.1f}" y="14" text-anchor="end">{escape(left)}</text>')
-    out.append(f'<text class="tick" x="{at(0) + 8:.1f}" y="14">{escape(right)}</text>')
+    out.append(f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="0" y2="{height}"/>')
+    out.append(f'<text class="tick" x="{at(0) - 8:.1f}" y="11" text-anchor="end">{escape(left)}</text>')
+    out.append(f'<text class="tick" x="{at(0) + 8:.1f}" y="11">{escape(right)}</text>')
     for i, d in enumerate(items):
-        y = top + row * i + 30
+        y = top + row * i + row / 2
         clear = "clear" if d.lo > 0 or d.hi < 0 else "unclear"
-        out.append(f'<text class="name" x="0" y="{y - 16}">{escape(d.name)}</text>')
-        out.append(f'<g class="diff {clear}"><line x1="{at(d.lo):.1f}" x2="{at(d.hi):.1f}" y1="{y}" y2="{y}"/>')
+        out.append(f'<text class="name" x="0" y="{y + 4:.1f}">{escape(d.name)}</text>')
+        out.append(f'<g class="difference {clear}"><line x1="{at(d.lo):.1f}" x2="{at(d.hi):.1f}" y1="{y}" y2="{y}"/>')
         out.append(f'<circle cx="{at(d.value):.1f}" cy="{y}" r="4.5"/></g>')
-        out.append(f'<text class="value" x="{WIDTH}" y="{y + 4}" text-anchor="end">{escape(d.text)}</text>')
+        out.append(f'<text class="value" x="{WIDTH}" y="{y + 4:.1f}" text-anchor="end">{escape(d.text)}</text>')
     return "".join([*out, "</svg>"])
 
 

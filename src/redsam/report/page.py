@@ -20,6 +20,7 @@ from redsam.report.reading import GROUND_TRUTH, Number, Row, Run, budget_text, n
 from redsam.report.verdict import Verdict, plural, span, verdicts
 
 FAILURES_SHOWN = 200
+MEASURES = {"miou_adv": "mIoU left", "delta": "mIoU lost"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,14 @@ class Panel:
     heading: str
     svg: Markup
     caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading with charts below it."""
+
+    heading: str
+    panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +69,7 @@ def page(run: Run) -> str:
         hero=cases[0] if cases else None,
         cases=cases[1:],
         panels=_panels(run.rows, judged),
-        contrasts=_contrasts(run.contrasts),
+        contrasts=_contrasts(run, judged),
         tables=_tables(run.rows),
         several=len(judged) > 1,
         weak={id(r) for r in run.rows if judge.is_weak(r)},
@@ -118,19 +127,17 @@ def _panels(rows: Sequence[Row], judged: Sequence[Verdict]) -> list[Panel]:
         keys = dict.fromkeys((r.norm, r.prompt, r.protocol) for r in mine)
         for norm, prompt, protocol in keys:
             group = [r for r in mine if (r.norm, r.prompt, r.protocol) == (norm, prompt, protocol) and r.eps]
-            if not group:
+            if not group or prompt == judge.MIXED:
                 continue
             lead = next((h.label for h in v.headline if h.prompt == prompt), group[0].label)
             curves = [_curve(group, name, lead=name == lead) for name in dict.fromkeys(r.label for r in group)]
             heading = ("" if len(judged) == 1 else f"{v.model}, ") + plural(prompt)
             heading += f" ({protocol})" if sum(k[:2] == (norm, prompt) for k in keys) > 1 else ""
             heading += f", {norm}" if norm != "linf" else ""
-            bar = judge.BARS.get(prompt) if reference == GROUND_TRUTH else None
             svg = curves_svg(
                 curves,
                 title=f"mIoU against {reference} over the budget, {heading}: " + "; ".join(_spoken(c) for c in curves),
                 x_label={"linf": "largest change of a channel, in 1/255", "l0": "pixels changed"}.get(norm, f"{norm} budget"),
-                bar=bar,
             )
             n = group[0]
             caption = f"mIoU against {reference}, {judge.n_text(n)}. Dots are measured, lines only join them; bands are 95 % intervals."
@@ -157,49 +164,58 @@ def _spoken(curve: Curve) -> str:
     return f"{curve.name} " + ", ".join(f"{p.y:.2f} at {p.label}" for p in curve.points)
 
 
-def _contrasts(contrasts: Iterable[Mapping[str, Any]]) -> list[Panel]:
-    """Paired differences with a zero line, one panel for each kind of contrast and reference."""
-    groups: dict[tuple[str, str, str], list[Difference]] = {}
-    for c in contrasts:
-        value, lo, hi = number(c.get("delta")), number(c.get("delta_lo")), number(c.get("delta_hi"))
-        if value is None or lo is None or hi is None:
+def _contrasts(run: Run, judged: Sequence[Verdict]) -> list[Section]:
+    """Paired differences with a zero line: one section a pair of prompt kinds, what is left and what was lost."""
+    reference = next((v.headline[0].reference for v in judged if v.headline), GROUND_TRUTH)
+    label = {r.cell: r.label if r.attacked else "clean" for r in run.rows}
+    groups: dict[tuple[str, str], dict[str, list[Difference]]] = {}
+    for c in run.contrasts:
+        value, lo, hi = number(c.get("value")), number(c.get("lo")), number(c.get("hi"))
+        if value is None or lo is None or hi is None or c.get("reference") != reference or c.get("measure") not in MEASURES:
             continue
-        first, second = str(c.get("a", "box")), str(c.get("b", "point"))
-        threat = c.get("threat") if isinstance(c.get("threat"), dict) else {}
-        budget = budget_text(str((threat or {}).get("norm", "linf")), number(c.get("eps")))
-        name = ", ".join(str(p) for p in (c.get("model"), c.get("attack"), "" if budget == "none" else budget) if p)
+        pair = (str(c.get("first")), str(c.get("second")))
+        threat = c.get("threat")
+        budget = budget_text(str(threat.get("norm")), number(c.get("eps"))) if isinstance(threat, Mapping) else ""
+        name = " ".join(p for p in (label.get(next(iter(c.get("cells") or [""])), str(c.get("attack"))), budget) if p)
+        name = f"{c.get('model')}, {name}" if len(judged) > 1 else name
         item = Difference(name=name, value=value, lo=lo, hi=hi, text=span(Number(value=value, lo=lo, hi=hi), signed=True))
-        groups.setdefault((first, second, str(c.get("reference", GROUND_TRUTH))), []).append(item)
-    panels = []
-    for (first, second, reference), items in groups.items():
-        above = sum(d.lo > 0 for d in items)
-        below = sum(d.hi < 0 for d in items)
-        caption = (
-            f"mIoU against {reference} with {plural(first)} minus the same with {plural(second)}, paired on the same images. "
-            f"The whole interval lies above zero in {above} of {len(items)}, below in {below}; the others are undecided."
-        )
-        svg = differences_svg(
-            items, title=f"{first} minus {second}: " + "; ".join(f"{d.name} {d.text}" for d in items),
-            left=f"{plural(second)} better", right=f"{plural(first)} better",
-        )
-        panels.append(Panel(heading=f"{first} against {second}".capitalize(), svg=Markup(svg), caption=caption))
-    return panels
+        groups.setdefault(pair, {}).setdefault(str(c["measure"]), []).append(item)
+    sections = []
+    for (first, second), measures in groups.items():
+        panels = []
+        for measure in (m for m in MEASURES if m in measures):
+            items = measures[measure]
+            sides = (plural(second), plural(first)) if measure == "miou_adv" else (plural(first), plural(second))
+            spoken = f"{MEASURES[measure]}, {first} minus {second}: " + "; ".join(f"{d.name} {d.text}" for d in items)
+            svg = differences_svg(items, title=spoken, left=f"{sides[0]} better", right=f"{sides[1]} better")
+            above, below = sum(d.lo > 0 for d in items), sum(d.hi < 0 for d in items)
+            caption = (
+                f"{plural(first).capitalize()} minus {plural(second)}, paired on the same images, against {reference}. Of "
+                f"{len(items)} intervals {above} lie above zero, {below} below, {len(items) - above - below} straddle it."
+            )
+            panels.append(Panel(heading=MEASURES[measure], svg=Markup(svg), caption=caption))
+        sections.append(Section(heading=f"{first} against {second}".capitalize(), panels=tuple(panels)))
+    return sections
 
 
 def _failures(run: Run) -> list[dict[str, str]]:
-    """Failed and skipped images with their reasons: the summary's list, else the records themselves."""
+    """Failed and skipped images with their reasons, one line for an image that failed alike in several cells."""
     source: Iterable[Mapping[str, Any]] = run.failures or (
         {"cell": cell, **r} for cell in sorted(run.specs) for r in records(run, cell) if r.get("status") in ("failed", "skipped")
     )
+    cells: dict[tuple[str, str, str], dict[str, None]] = {}
+    for f in source:
+        key = (str(f.get("sample", "")), str(f.get("status", "failed")), str(f.get("reason") or "no reason was recorded"))
+        cells.setdefault(key, {})[str(f.get("cell", ""))] = None
     label = {r.cell: f"{r.model}, {r.label} {r.budget}, {r.protocol}".replace(" none", "") for r in run.rows}
     return [
         {
-            "cell": label.get(str(f.get("cell", "")), str(f.get("cell", ""))),
-            "sample": str(f.get("sample", "")),
-            "status": str(f.get("status", "failed")),
-            "reason": str(f.get("reason") or "no reason was recorded"),
+            "sample": sample,
+            "status": status,
+            "reason": reason,
+            "where": f"{len(ids)} cells" if len(ids) > 1 else label.get(next(iter(ids)), next(iter(ids))),
         }
-        for f in source
+        for (sample, status, reason), ids in cells.items()
     ]
 
 

@@ -64,8 +64,7 @@ def photo_uri(pixels: Pixels, *, side: int = THUMB, quality: int = 84) -> str:
 
 def mask_uri(mask: Mask, *, side: int = THUMB, outline: bool = False) -> str:
     """A transparent overlay: filled with an edge (a prediction), or a white line on a dark one (the ground truth)."""
-    small = _shrink(Image.fromarray(mask.astype(np.uint8) * 255), side)
-    inside = np.asarray(small) > 127
+    inside = _smooth(mask, side)
     edge = inside & ~_eroded(inside, 3)
     rgba = np.zeros((*inside.shape, 4), dtype=np.uint8)
     if outline:
@@ -88,6 +87,14 @@ def _shrink(image: Image.Image, side: int) -> Image.Image:
     scale = min(1.0, side / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS) if size != image.size else image
+
+
+def _smooth(mask: Mask, side: int) -> Mask:
+    """The mask with its longest side at `side`, larger too: a staircase of pixels would look like the model's doing."""
+    scale = side / max(mask.shape)
+    size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
+    image = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(max(0.0, scale - 0.5)))) > 127
 
 
 def _eroded(mask: Mask, size: int) -> Mask:

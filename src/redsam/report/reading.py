@@ -37,7 +37,7 @@ class Row:
     """One line of the table: one cell, one prompt kind, one reference. `raw` is the line as summary.json has it.
 
     label: the attack as the page calls it, told apart by its steps and objective (`pgd-40 feature-cosine`).
-    delta: the change, attacked minus clean.
+    delta: the loss, clean minus attacked, paired.
     """
 
     cell: str
@@ -165,7 +165,6 @@ def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> Row
     cell = str(line.get("cell", ""))
     threat = line.get("threat") if isinstance(line.get("threat"), dict) else specs.get(cell, {}).get("threat")
     threat = threat if isinstance(threat, dict) else {}
-    clean, adv = number(line.get("miou_clean")), number(line.get("miou_adv"))
     norm = str(threat.get("norm") or line.get("norm") or "linf")
 
     def triple(key: str) -> Number:
@@ -178,7 +177,7 @@ def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> Row
         label=_label(str(line.get("attack") or "none"), specs.get(cell, {}).get("probe")),
         norm=norm,
         eps=number(line.get("eps")),
-        prompt=str(line.get("prompt_kind") or line.get("protocol") or ""),
+        prompt=str(line.get("prompt_kind") or line.get("protocol") or "any prompt"),
         protocol=str(line.get("protocol", "")),
         reference=str(line.get("reference", GROUND_TRUTH)),
         n_prompts=int(number(line.get("n_prompts")) or 0),
@@ -186,21 +185,13 @@ def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> Row
         n_failed=int(number(line.get("n_failed")) or 0),
         clean=triple("miou_clean"),
         adv=triple("miou_adv"),
-        delta=_change(triple("delta"), clean, adv),
+        delta=triple("delta"),
         asr50=triple("asr50"),
         asr10=triple("asr10"),
         psnr=number(line.get("psnr")),
         linf_max=number(line.get("linf_max")),
         raw=line,
     )
-
-
-def _change(delta: Number, clean: float | None, adv: float | None) -> Number:
-    """The page speaks of the change, attacked minus clean; a summary that stores the loss is turned round."""
-    if delta.value is None or clean is None or adv is None or abs(delta.value - (adv - clean)) < 1e-6:
-        return delta
-    lo, hi = (None if v is None else -v for v in (delta.hi, delta.lo))
-    return Number(value=-delta.value, lo=lo, hi=hi)
 
 
 def _label(attack: str, probe: Any) -> str:

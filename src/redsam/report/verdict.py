@@ -5,9 +5,9 @@ The rules, in the order they are asked:
 2. too weak: on clean images the model is below the bar against ground truth (point 0.34, box 0.64), so whatever an
    attack does to it says little about robustness;
 3. too few: fewer than MIN_IMAGES images, or more than MAX_FAILED of them failed: a mean over the rest may be biased;
-4. the change (attacked minus clean, paired, bootstrap over images) decides with its whole interval:
-   breaks when at least half of the clean mIoU is lost, hurt when it excludes zero, holds when it stays above -MARGIN,
-   undecided otherwise, which is where the interval straddles.
+4. the loss (clean minus attacked, paired, bootstrap over images) decides with its whole interval: breaks when at least
+   half of the clean mIoU is lost, holds when it stays below MARGIN, damaged when it stays above zero, undecided
+   otherwise, which is where the interval straddles.
 The row that speaks is the strongest attack at 8/255 (the budget most papers print; else the largest budget measured),
 on the prompt kind that loses the larger share. "Holds" is only ever said of what was tried.
 """
@@ -24,10 +24,11 @@ Kind = Literal["empty", "weak", "few", "breaks", "hurt", "holds", "undecided"]
 
 BARS = {"point": 0.34, "box": 0.64}  # mIoU on clean images below which a model is not one to draw conclusions from
 PUBLISHED_EPS = 8 / 255
+MIXED = "all"  # the prompt kind of a row over several kinds
 MIN_IMAGES = 5
 ROUGH_IMAGES = 20  # below this a percentile bootstrap over images is itself rough: said, not decided on
 MAX_FAILED = 0.2
-MARGIN = 0.05  # a change this small, with its whole interval, is called holding
+MARGIN = 0.05  # a loss this small, with its whole interval, is called holding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def verdict(rows: Sequence[Row], model: str) -> Verdict:
         }.get(kind, f"Undecided for {model}")
         rest = f"{change_text(worst)} ({n_text(worst)})."
         if kind == "undecided":
-            rest = rest[:-1] + f"; the interval of the change, {span(worst.delta, signed=True)}, does not settle it."
+            rest = rest[:-1] + f"; the loss of {span(worst.delta, signed=True)} may be none."
     return Verdict(kind=kind, model=model, lead=lead, rest=rest, notes=tuple(notes), headline=tuple(headline))
 
 
@@ -92,7 +93,7 @@ def headline_rows(rows: Sequence[Row]) -> list[Row]:
 
     Rows against ground truth speak when there are any; otherwise rows against the clean prediction do.
     """
-    scored = [r for r in rows if r.attacked and r.eps and r.adv.value is not None and r.clean.value is not None]
+    scored = [r for r in rows if r.attacked and r.eps and r.prompt != MIXED and r.adv.value is not None]
     truth = [r for r in scored if r.reference == GROUND_TRUTH]
     scored = truth or scored
     if not scored:
@@ -114,7 +115,7 @@ def clean_rows(rows: Iterable[Row]) -> list[Row]:
     """For each prompt kind the row with the most prompts that tells the clean mIoU against ground truth."""
     best: dict[str, Row] = {}
     for row in rows:
-        if row.reference != GROUND_TRUTH or row.clean.value is None:
+        if row.reference != GROUND_TRUTH or row.clean.value is None or row.prompt == MIXED:
             continue
         if row.prompt not in best or row.n_prompts > best[row.prompt].n_prompts:
             best[row.prompt] = row
@@ -128,23 +129,24 @@ def is_weak(row: Row) -> bool:
 
 
 def decide(row: Row) -> Kind:
-    """Rule 4 on one row whose delta (attacked minus clean) is known with its interval."""
-    clean, lo, hi = _value(row.clean), row.delta.lo, row.delta.hi
+    """Rule 4 on the loss of one row; without an interval nothing is decided."""
+    lo, hi = row.delta.lo, row.delta.hi
     if lo is None or hi is None:
         return "undecided"
-    if hi < 0 and hi <= -0.5 * clean:
+    if lo > 0 and lo >= 0.5 * _value(row.clean):
         return "breaks"
-    if lo > -MARGIN:
+    if hi < MARGIN:
         return "holds"
-    return "hurt" if hi < 0 else "undecided"
+    return "hurt" if lo > 0 else "undecided"
 
 
 def change_text(row: Row) -> str:
-    """What the attack did, with both means, the interval and the reference."""
+    """What the attack did, with both means, their intervals and the reference."""
+    reference = row.reference if row.reference == GROUND_TRUTH else f"the {row.reference}"
     return (
-        f"{row.label} at {row.budget} takes its mIoU against the {row.reference} from {span(row.clean)} "
+        f"under {row.label} at {row.budget} its mIoU against {reference} goes from {span(row.clean)} "
         f"to {span(row.adv)} with {plural(row.prompt)}"
-    ).replace("against the ground truth", f"against {GROUND_TRUTH}")
+    )
 
 
 def span(n: Number, *, signed: bool = False) -> str:

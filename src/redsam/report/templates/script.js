@@ -5,7 +5,7 @@ for (const stage of document.querySelectorAll("[data-stage]")) {
   const left = stage.querySelector(".tag.left");
   const right = stage.querySelector(".tag.right");
   const move = () => {
-    stage.style.setProperty("--cut", cut.value + "%");
+    stage.parentNode.style.setProperty("--cut", cut.value + "%");
     left.style.opacity = cut.value < 12 ? 0 : 1;
     right.style.opacity = cut.value > 88 ? 0 : 1;
     cut.setAttribute("aria-valuetext", cut.value + " percent clean");
