@@ -75,7 +75,7 @@ def auto_step(steps: int, rho: float) -> Rule:
 
 def _begin(gradient: Tensor, state: State) -> None:
     state.memory |= {
-        "size": torch.full_like(state.rank, FIRST_STEP * state.threat.eps),
+        "size": torch.full_like(state.x[:, 0, 0, 0], FIRST_STEP * state.threat.eps),
         "x": state.x,
         "previous": state.x,
         "gradient": gradient,

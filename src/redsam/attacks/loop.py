@@ -128,14 +128,14 @@ def descend(
     )  # fmt: skip
     state.x = _settle(parts.start(state), state, parts)
     out, taken, flags = clean.clone(), [steps] * count, [""] * count
-    losses = torch.full((steps + 1, count), float("nan"), device=clean.device)
+    losses: list[Tensor] = []
     flat = torch.zeros(count, dtype=torch.bool, device=clean.device)
     gradients = forwards = 0
     for step in range(steps):
         state.step = step
         result = _differentiate(evaluate, state, parts)
         gradients += len(state.active)
-        losses[step, state.rows] = state.rank
+        losses.append(_row(state, count))
         size = state.gradient.abs().flatten(1).sum(1)
         finite = (size + state.rank).isfinite()
         if step == 0:
@@ -159,12 +159,12 @@ def descend(
     if state.active:
         forwards = len(state.active)
         out[state.rows] = _last(evaluate, state, parts)
-        losses[steps, state.rows] = state.rank
+        losses.append(_row(state, count))
     for image, (stuck, said) in enumerate(zip(flat.tolist(), flags, strict=True)):
         flags[image] = said or (FLAT if stuck and taken[image] else "")
     return Trace(
-        images=out, losses=losses.cpu(), steps=tuple(taken), gradients=gradients, forwards=gradients + forwards,
-        flags=tuple(flags),
+        images=out, losses=_fill(losses, steps + 1), steps=tuple(taken), gradients=gradients,
+        forwards=gradients + forwards, flags=tuple(flags),
     )  # fmt: skip
 
 
@@ -180,6 +180,19 @@ def _last(evaluate: Evaluate, state: State, parts: Parts) -> Tensor:
     if final.reached is None:
         return state.best
     return torch.where(final.reached[:, None, None, None], state.x, state.best)
+
+
+def _row(state: State, count: int) -> Tensor:
+    """The active images' ranks in the places of the whole batch, nan elsewhere."""
+    return torch.full((count,), float("nan"), device=state.x.device, dtype=state.rank.dtype).scatter(
+        0, state.rows, state.rank
+    )
+
+
+def _fill(rows: list[Tensor], count: int) -> Tensor:
+    """Rows to one tensor on the CPU, padded with nan where all images stopped before the end."""
+    rest = torch.full((count - len(rows), len(rows[0])), float("nan"))
+    return torch.cat([torch.stack(rows).cpu(), rest.to(rows[0].dtype)])
 
 
 def _differentiate(evaluate: Evaluate, state: State, parts: Parts) -> Evaluation:
