@@ -44,4 +44,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -e '.[dev]' -c constraints.txt
+# torchattacks is one more oracle. Without its dependencies: it pins an old requests, and wants a torchvision that need
+# not fit the torch at hand; what is compared uses neither.
+	$(PIP) install --no-deps torchattacks -c constraints.txt
 	@touch $@ $(VENV)/.run
