@@ -21,6 +21,7 @@ from redsam.types import to_uint8
 # Stated and asserted: max abs difference of mask logits to the official processor and model, float32.
 OFFICIAL_TOLERANCE = 1e-4
 
+Recorder = Callable[[str, object], None]
 Picture = Callable[..., Tensor]
 Prompts = Callable[[int, int], list[Prompt]]
 
@@ -51,9 +52,9 @@ def test_gradient_agrees_with_finite_differences(family: str, make_picture: Pict
     leaf = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(score(leaf), leaf)
     assert torch.isfinite(gradient).all() and (gradient.abs().sum(1) > 0).float().mean() > 0.99
-    # transformers computes SAM 2's feature pyramid and SAM 3's rotary embedding in float32 even in a float64 model, so a
-    # difference quotient is noisy there. Steps along the gradient's sign carry a strong signal, the random part sees to it
-    # that a gradient which misses some pixels is found out.
+    # transformers computes SAM 2's feature pyramid and SAM 3's rotary embedding in float32 even in a float64 model, so
+    # a difference quotient is noisy there. Steps along the gradient's sign carry a strong signal, the random part sees
+    # to it that a gradient which misses some pixels is found out.
     exact = model.frame(8, 8).kind == "pad"
     for _ in range(3):
         noise = torch.randn((2, *images.shape), generator=generator, dtype=torch.float64)
@@ -65,7 +66,9 @@ def test_gradient_agrees_with_finite_differences(family: str, make_picture: Pict
         torch.testing.assert_close(expected, slope, rtol=1e-5 if exact else 2e-3, atol=1e-10)
 
 
-def test_equals_the_official_forward(family: str, make_picture: Picture, make_prompts: Prompts) -> None:
+def test_equals_the_official_forward(
+    family: str, make_picture: Picture, make_prompts: Prompts, record_property: Recorder
+) -> None:
     """transformers' own forward on the same pixels, its masks brought back as its `post_process_masks` does."""
     model = tiny(family, seed=2)
     assert isinstance(model, TransformersSegmenter)
@@ -82,10 +85,13 @@ def test_equals_the_official_forward(family: str, make_picture: Picture, make_pr
             torch.testing.assert_close(ours.iou[n], out.iou_scores[0, 0], rtol=0, atol=1e-5)
             worst = max(worst, float((ours.low_res[n] - out.pred_masks[0, 0]).abs().max()))
             assert out.pred_masks.abs().max() > 1e-2  # a comparison of zeros would prove nothing
+    record_property("max_abs_difference", worst)
     assert worst <= OFFICIAL_TOLERANCE
 
 
-def test_equals_the_official_pillow_processor(family: str, make_picture: Picture, make_prompts: Prompts) -> None:
+def test_equals_the_official_pillow_processor(
+    family: str, make_picture: Picture, make_prompts: Prompts, record_property: Recorder
+) -> None:
     """End to end against `SamImageProcessorPil` and `SamProcessor`: pixels, coordinates, masks in original pixels."""
     from transformers import SamImageProcessorPil, SamProcessor
 
@@ -99,10 +105,13 @@ def test_equals_the_official_pillow_processor(family: str, make_picture: Picture
         image, prompts = make_picture(height, width, seed=height), make_prompts(height, width)
         ours = model.predict(image[None], [prompts], select="iou")[0].logits
         worst = max(worst, _official_difference(model, processor, image, prompts, ours))
+    record_property("max_abs_difference", worst)
     assert worst <= OFFICIAL_TOLERANCE
 
 
-def test_equals_the_official_torchvision_processor(family: str, make_picture: Picture, make_prompts: Prompts) -> None:
+def test_equals_the_official_torchvision_processor(
+    family: str, make_picture: Picture, make_prompts: Prompts, record_property: Recorder
+) -> None:
     """The same for the families whose processor resizes with torchvision."""
     model = tiny(family, seed=5)
     if model.frame(8, 8).kind != "stretch":
@@ -119,6 +128,7 @@ def test_equals_the_official_torchvision_processor(family: str, make_picture: Pi
         image, prompts = make_picture(height, width, seed=height), make_prompts(height, width)
         ours = model.predict(image[None], [prompts], select="iou")[0].logits
         worst = max(worst, _official_difference(model, processor, image, prompts, ours))
+    record_property("max_abs_difference", worst)
     assert worst <= OFFICIAL_TOLERANCE
 
 
@@ -145,8 +155,8 @@ def test_same_size_tensor_equals_list(segmenter: Segmenter, make_picture: Pictur
 
 @pytest.mark.parametrize("kind", ["point", "box", "mask"])
 def test_prompts_move_with_the_image(segmenter: Segmenter, make_picture: Picture, kind: str) -> None:
-    """An image of twice the size with prompts of twice the coordinates is the same question; with the old coordinates it
-    is another one. Twice as wide only, where the frame stretches."""
+    """An image of twice the size with prompts of twice the coordinates is the same question; with the old coordinates
+    it is another one."""
     height, width = 44, 60
     image = make_picture(height, width, seed=7)
     large = image.repeat_interleave(2, 1).repeat_interleave(2, 2)
@@ -179,21 +189,18 @@ def test_prompts_move_with_the_image(segmenter: Segmenter, make_picture: Picture
 def test_checkpointing_changes_nothing_but_memory(family: str, make_picture: Picture, make_prompts: Prompts) -> None:
     results = []
     for checkpointing in (False, True):
-        if family == "edgetam" and checkpointing:
-            with pytest.raises(InputError):
-                tiny(family, checkpointing=True)
-            return
         model = tiny(family, seed=6, checkpointing=checkpointing)
         assert isinstance(model, TransformersSegmenter)
-        calls = []
-        hook = next(iter(model.blocks())).register_forward_pre_hook(lambda *_: calls.append(1))
-        inner = [m for m in next(iter(model.blocks())).modules() if isinstance(m, torch.nn.LayerNorm)][0]
         inner_calls: list[int] = []
+        try:
+            first_block = next(iter(model.blocks()))
+        except InputError as error:
+            pytest.skip(str(error))
+        inner = next(m for m in first_block.modules() if isinstance(m, torch.nn.LayerNorm))
         inner.register_forward_pre_hook(lambda *_, store=inner_calls: store.append(1))
         image = make_picture(40, 56)[None].requires_grad_()
         prediction = model.decode(model.encode(image), [make_prompts(40, 56)])
         prediction.low_res.square().mean().backward()
-        hook.remove()
         results.append((prediction.low_res.detach(), image.grad, len(inner_calls), model.fingerprint()))
     (plain, plain_grad, once, name), (saved, saved_grad, twice, other) = results
     assert torch.equal(plain, saved) and name == other

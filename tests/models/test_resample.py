@@ -44,7 +44,7 @@ def test_equals_pillow_at_real_sizes(size: tuple[int, int], out: tuple[int, int]
 
 @pytest.mark.parametrize("out", [(31, 47), (130, 90), (64, 20)])
 def test_float_path_is_the_same_filter(out: tuple[int, int]) -> None:
-    """Two roundings to 8 bits (one a pass, half a level each) and float32 keep the float path this close to Pillow's."""
+    """Two roundings to 8 bits (one a pass, half a level each) and float32 keep the float path this close."""
     image = _noise(64, 80, seed=2)
     difference = (resize(image.float()[None], out)[0] - _pillow(image, out).float()).abs().max()
     assert 0 < difference <= 1.01
