@@ -80,11 +80,15 @@ class TransformersSegmenter(Segmenter):
 
 def cast_model(model: nn.Module, *, device: str | torch.device, dtype: torch.dtype) -> nn.Module:
     """Move and cast; in half precision the position encodings stay in float32 (see above)."""
+    keep = dtype in (torch.float16, torch.bfloat16)
+    exact = [
+        (module, basis.data.to(device=device, dtype=torch.float32))
+        for module in model.modules()
+        if keep and isinstance(basis := getattr(module, "positional_embedding", None), Tensor)
+    ]
     model = model.to(device=device, dtype=dtype)
-    if dtype in (torch.float16, torch.bfloat16):
-        for module in model.modules():
-            if isinstance(getattr(module, "positional_embedding", None), Tensor):
-                module.to(torch.float32)
+    for module, basis in exact:
+        module.positional_embedding.data = basis
     return model
 
 

@@ -7,6 +7,8 @@ import json
 import pickle
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,7 +49,7 @@ def load(
 ) -> Segmenter:
     """A Segmenter from a lab name, a hub id, a `save_pretrained` folder, a Meta .pth of SAM, or a module in memory.
 
-    dtype: float32 unless given (a module in memory keeps its own). checkpointing: recompute the encoder's activations
+    dtype: float32 unless given (a module in memory keeps its own; it is used as it is, set to eval and frozen). checkpointing: recompute the encoder's activations
     in the backward pass (less memory, more time, same numbers). name: what reports call it, by default what was typed.
     Raises UnknownName (nothing of that name), InputError (no such path), CheckpointError (not weights, not the weights
     the architecture asks for, or not finite), MissingExtra (family needs another package).
@@ -58,7 +60,8 @@ def load(
             _family_of(type(spec).__name__),
             name=name or type(spec).__name__,
             device=device,
-            dtype=dtype or next(spec.parameters()).dtype,
+            # The last parameter is the decoder's; the first may be a position encoding kept in float32.
+            dtype=dtype or list(spec.parameters())[-1].dtype,
             checkpointing=checkpointing,
         )
     text = str(spec)
@@ -119,7 +122,7 @@ def _pretrained(source: Path | str, text: str) -> tuple[type[TransformersSegment
 
     kind = getattr(transformers, family.classes[0])
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _quiet(transformers):
             warnings.simplefilter("ignore")
             model, info = kind.from_pretrained(
                 str(source), dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
@@ -141,6 +144,21 @@ def _pretrained(source: Path | str, text: str) -> tuple[type[TransformersSegment
             f"'{text}' holds {len(keys)} weights {family.classes[0]} has no use for, e.g. '{keys[0]}'", stacklevel=3
         )
     return family, cast(nn.Module, model), _processor(source)
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Keep transformers' progress bars and load reports off the terminal; what they say becomes an error here."""
+    log = transformers.utils.logging
+    bars, level = log.is_progress_bar_enabled(), log.get_verbosity()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
 
 
 def _config(source: Path | str, text: str) -> dict[str, Any]:

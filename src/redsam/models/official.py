@@ -106,7 +106,8 @@ def from_official(state: Mapping[str, Tensor], *, where: str = "state dict") -> 
             )
         mapped[ours] = state[official].to(torch.float32)
     mapped[TIED[0]] = mapped[TIED[1]]
-    model = SamModel(config)
+    with torch.random.fork_rng(devices=[]):  # the start drawn here is replaced at once
+        model = SamModel(config)
     model.load_state_dict(mapped, strict=True)
     return cast(nn.Module, model)
 

@@ -27,6 +27,7 @@ def tiny(
     """
     kind = cast(type[TransformersSegmenter], get("model", family).obj)
     kind.require()
-    model = initialise(kind.tiny(image_size), seed=seed)
+    with torch.random.fork_rng(devices=[]):  # transformers draws its own start before ours replaces it
+        model = initialise(kind.tiny(image_size), seed=seed)
     name = f"tiny-{family}"
     return kind(cast_model(model, device="cpu", dtype=dtype), name=name, checkpointing=checkpointing)
