@@ -131,6 +131,21 @@ def test_l2_rounding_takes_back_what_costs_least() -> None:
     assert steps == best == [3, 3, 1]
 
 
+def test_l2_keeps_the_direction_of_a_perturbation_too_faint_to_round() -> None:
+    """Every value is below half a level: nearest rounding would deliver the clean image."""
+    clean = from_uint8(torch.full((1, 3, 40, 40), 100, dtype=torch.uint8))
+    direction = noise(3, 1.0, clean)
+    threat = Threat(norm="l2", eps=0.02)
+    delivered = threat.quantise(clean + 0.02 * direction / direction.norm(), clean)
+    steps = delivered[0].float() - 100
+    budget = int((0.02 * 255) ** 2)  # 26 whole units
+    assert int(steps.square().sum()) == budget and float(steps.abs().max()) == 1
+    strongest = direction.abs().flatten().topk(budget).indices
+    assert torch.equal(steps.flatten()[strongest], direction.flatten()[strongest].sign())
+    half = threat.quantise(clean + 0.01 * direction / direction.norm(), clean)[0].float() - 100
+    assert int(half.square().sum()) == int((0.01 * 255) ** 2)  # no more than was asked for
+
+
 def test_l0_keeps_the_pixels_that_changed_most() -> None:
     clean = torch.zeros(1, 3, 3, 3)
     adv = torch.zeros(1, 3, 3, 3)

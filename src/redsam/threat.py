@@ -136,8 +136,9 @@ class Threat:
     def quantise(self, adv: Tensor, clean: Tensor, region: Tensor | None = None) -> Tensor:
         """uint8 Bx3xHxW near `adv` and inside the budget around `clean` (on the lattice); nearest, if not `lattice`.
 
-        linf: eps is cut to whole grey levels. l2: rounded to nearest, then the values that were rounded away from the
-        clean image are taken back one level, those that save most for the least change first, until the sum fits.
+        linf: eps is cut to whole grey levels. l2: rounded to nearest; if that leaves the ball, values that were rounded
+        away from the clean image are taken back one level, those that save most for the least change first; if it
+        falls short of the perturbation's length (a faint one would vanish), the strongest values go up one level.
         """
         base = to_uint8(clean).to(torch.int32)
         wanted = adv.detach().double() * 255 - base
@@ -148,7 +149,8 @@ class Threat:
             levels = math.floor(self.eps * 255 + TINY)
             steps = steps.clamp(-levels, levels)
         elif self.lattice and self.norm == "l2":
-            steps = _shrink_into_ball(steps, wanted, (self.eps * 255) ** 2)
+            limit = (self.eps * 255) ** 2
+            steps = _spend_the_rest(_shrink_into_ball(steps, wanted, limit), wanted, limit)
         elif self.lattice:
             steps = steps * _largest(steps.square().sum(1, keepdim=True), int(self.eps))
         return (base + steps.to(torch.int32)).clamp(0, 255).to(torch.uint8)
@@ -232,3 +234,15 @@ def _shrink_into_ball(steps: Tensor, wanted: Tensor, limit: float) -> Tensor:
         inside = torch.where(over[:, None], (exact * scale).trunc(), inside)
     return inside.view(shape)
 
+
+def _spend_the_rest(steps: Tensor, wanted: Tensor, limit: float) -> Tensor:
+    """What rounding to zero left of the budget, at most `wanted`'s own sum of squares, goes to values that were rounded
+    towards zero: one level more where it buys most of the wanted direction, |w| for a cost of 2|s| + 1."""
+    whole, exact = steps.flatten(1), wanted.flatten(1).abs()
+    size = whole.abs()
+    rest = exact.square().sum(1).clamp_max(limit) - size.square().sum(1)
+    price = 2 * size + 1
+    order = torch.where(exact > size, exact / price, torch.full_like(size, -1.0)).argsort(dim=1, descending=True)
+    fits = price.gather(1, order).cumsum(1) <= rest[:, None]
+    more = torch.zeros_like(size).scatter(1, order, fits.to(size.dtype)) * (exact > size)
+    return ((size + more) * wanted.flatten(1).sign()).view(steps.shape)

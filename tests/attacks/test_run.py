@@ -13,13 +13,16 @@ from redsam.attacks.apgd import APGD
 from redsam.attacks.base import Attack
 from redsam.attacks.bim import BIM
 from redsam.attacks.fgsm import FGSM
+from redsam.attacks.goal import Goal
 from redsam.attacks.loop import Parts
 from redsam.attacks.mifgsm import MIFGSM
 from redsam.attacks.parts import zero
 from redsam.attacks.pgd import PGD
 from redsam.errors import BudgetViolation, RedsamError
+from redsam.models import tiny
+from redsam.models.resample import resize
 from redsam.prompts import Prompt, box, point
-from redsam.registry import _entries, register
+from redsam.registry import _entries, get, register
 from redsam.threat import Threat
 from redsam.types import from_uint8, to_uint8
 
@@ -222,3 +225,21 @@ def test_a_new_attack_is_one_class_and_the_base_keeps_it_honest(toy_class: Any) 
         assert result.budget[0].linf == 3 / 255
     finally:
         _entries.pop(("attack", "test-wild"))
+
+
+@pytest.mark.parametrize("family", ["sam", "sam2"])
+def test_the_two_frames_agree_on_the_clean_image(family: str) -> None:
+    """Whether the image is resized by the attack or by the model, prompts and masks stay in original pixels."""
+    model = tiny(family)
+    image = from_uint8(torch.randint(0, 256, (1, 3, 37, 90), dtype=torch.uint8,
+                                     generator=torch.Generator().manual_seed(2)))  # fmt: skip
+    call: dict[str, Any] = {
+        "segmenter": model, "objective": get("objective", "bce"), "prompts": [[point(70, 30), box(9, 3, 80, 30)]],
+        "reference": [torch.arange(37 * 90).view(1, 37, 90).repeat(2, 1, 1) % 7 > 2],
+    }  # fmt: skip
+    frame = model.frame(37, 90)
+    here = Goal(**call)(image, [0], 0.5).rank
+    there = Goal(**call, frame=frame)(resize(image, frame.content), [0], 0.5).rank
+    assert torch.allclose(here, there, rtol=1e-5)
+    result = PGD(steps=2).run(model, image, call["prompts"], threat=Threat(space="model"))
+    assert result.images.shape == image.shape
