@@ -2,7 +2,7 @@
 
 The bare loop is what anybody would write: encode, decode, loss, backward, sign step, clamp; images already in memory,
 nothing read, checked, rounded, predicted, measured or written. The audit does all of that: it reads the images,
-measures the clean model, attacks, writes and syncs PNGs and records, reads them back, predicts, and computes statistics.
+measures the clean model, attacks, writes and syncs PNGs and records, reads them back, predicts, and does statistics.
 Both run in turn, so that a busy machine disturbs both alike; the median of the paired ratios is printed, once in wall
 time and once in CPU time of this process, which other processes disturb less.
 

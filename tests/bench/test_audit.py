@@ -9,10 +9,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from redsam.bench import Trial, audit, preset, summarise
 from redsam.bench.presets import PRESETS, linf
@@ -228,3 +230,37 @@ def test_every_preset_makes_a_plan(name: str, model: Segmenter, folder: Path) ->
     assert len({c.id for c in plan.cells}) == len(plan.cells) and len(set(map(label, plan.cells))) > 2
     kinds = {(c.protocol["name"], c.clean) for c in plan.cells}
     assert {("point", True), ("point", False), ("box", True), ("box", False)} <= kinds
+
+
+def test_photographs_without_masks_are_prompted_on_automatic_objects(
+    tmp_path: Path, kit: Any, model: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from redsam.bench import objects
+
+    folder = kit.folder(tmp_path / "data", 2)
+    for mask in folder.glob("*_mask.png"):
+        mask.unlink()
+    calls = []
+
+    def found(segmenter: Segmenter, image: torch.Tensor, **_: Any) -> Any:
+        calls.append(image.shape)
+        masks = torch.zeros(2, *image.shape[1:], dtype=torch.bool)
+        masks[0, 4:20, 4:20], masks[1, 20:40, 20:40] = True, True
+        return SimpleNamespace(masks=masks)
+
+    monkeypatch.setattr(objects, "automatic_masks", found)
+    summary = audit(model, open_data(folder), out=tmp_path / "out", preset=kit.small)
+    assert len(calls) == 2, "automatic masks are made once for each image"
+    assert {row["reference"] for row in summary.cells} == {"clean prediction"}, "they are no ground truth"
+    assert all(row["n_prompts"] == 4 and row["miou_adv"] is not None for row in summary.cells)
+    assert not summary.failures
+    assert objects.find_objects(open_data(folder)) == "automatic"
+    assert objects.find_objects(open_data(kit.folder(tmp_path / "more", 1))) == "annotated"
+
+
+def test_limit_is_evenly_spaced_and_0_takes_all(tmp_path: Path, kit: Any, model: Segmenter, folder: Path) -> None:
+    clean = replace(kit.one, trials=(), limit=2)
+    for limit, names in ((None, ["photo0", "photo2"]), (1, ["photo0"]), (0, [f"photo{i}" for i in range(5)])):
+        out = tmp_path / str(limit)
+        audit(model, open_data(folder), out=out, preset=clean, limit=limit)
+        assert sorted(name for _, name in kit.records(out)) == names

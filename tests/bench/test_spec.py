@@ -32,7 +32,7 @@ def test_id_is_written_down() -> None:
     assert Cell(**FIELDS).id == KNOWN_ID
 
 
-KNOWN_ID = "79db0e7bf4b920be"
+KNOWN_ID = "9e7a1624eac520bc"
 
 
 def test_same_from_plan_and_from_file() -> None:
@@ -53,6 +53,7 @@ def test_order_of_keys_and_tuples_do_not_matter() -> None:
         {"seed": 1},
         {"select": "area"},
         {"joint": False},
+        {"objects": "automatic"},
         {"threat": {"norm": "linf", "eps": 4 / 255}},
         {"defense": {"name": "jpeg"}},
         {"protocol": {"name": "box", "args": {}}},

@@ -8,11 +8,12 @@ from pathlib import Path
 from redsam.bench.environment import environment
 from redsam.bench.executor import Executor
 from redsam.bench.files import read_json, write_json
-from redsam.bench.plan import Plan, make_plan, protocol_of, with_limit
+from redsam.bench.objects import Objects, find_objects, prompt_kinds
+from redsam.bench.plan import Plan, make_plan, with_limit
 from redsam.bench.presets import QUICK, Preset
 from redsam.bench.presets import preset as preset_named
 from redsam.bench.progress import Progress, Silent
-from redsam.bench.spec import Cell, canonical
+from redsam.bench.spec import canonical
 from redsam.bench.store import RunStore
 from redsam.bench.summary import Summary, summarise
 from redsam.data import Dataset
@@ -27,6 +28,7 @@ def audit(
     out: Path | str,
     preset: str | Preset = QUICK,
     limit: int | None = None,
+    objects: Objects | None = None,
     select: Select = "iou",
     seed: int = 0,
     batch: int = 1,
@@ -34,10 +36,12 @@ def audit(
 ) -> Summary:
     """Run a preset on one or more models and a dataset, into the folder `out`; returns what summary.json holds.
 
-    limit: at most so many images instead of the preset's number, evenly spaced over the set; 0 takes all. batch: images
-    of one size attacked together, which changes speed and memory, not results. A folder that holds earlier cells keeps
-    them: finished cells do not run again, another model or preset adds its own. Images that fail are records with a
-    reason, never an exception. Raises InputError for a plan that cannot run or a folder that cannot be written.
+    limit: at most so many images instead of the preset's number, evenly spaced over the set; 0 takes all. objects: what
+    to prompt, found by looking at the data when None: the annotated masks, or where there are none the model's own
+    automatic ones. batch: images of one size attacked together, which changes speed and memory, not results.
+    A folder that holds earlier cells keeps them: finished cells do not run again, another model or preset adds its own.
+    Images that fail are records with a reason, never an exception. Raises InputError for a plan that cannot run or a
+    folder that cannot be written.
     """
     progress = progress or Silent()
     chosen = with_limit(preset_named(preset) if isinstance(preset, str) else preset, limit)
@@ -45,7 +49,9 @@ def audit(
     dataset = dataset.limit(chosen.limit)
     store = RunStore(out)
     with store.lock():
-        plan = make_plan(segmenters, dataset, chosen, select=select, seed=seed)
+        plan = make_plan(
+            segmenters, dataset, chosen, objects=objects or find_objects(dataset), select=select, seed=seed
+        )
         check_prompts(segmenters, dataset, plan)
         path = store.root / "plan.json"
         write_json(path, plan.to_json(read_json(path) if path.exists() else None))
@@ -77,26 +83,11 @@ def _run(
 
 
 def check_prompts(segmenters: Sequence[Segmenter], dataset: Dataset, plan: Plan) -> None:
-    """Raise InputError when a protocol makes prompts that a model does not take, before hours were spent.
-
-    Looks at the first image that can be read and has something to prompt.
-    """
+    """Raise InputError when a protocol makes prompts that a model does not take, before hours were spent."""
     for cell in {canonical(c.protocol): c for c in plan.cells}.values():
-        kinds = _first_kinds(cell, dataset)
+        kinds = prompt_kinds(cell, dataset)
         for one in segmenters:
             if any("text" in kind for kind in kinds):
                 raise InputError(f"{one.name} ({one.family}) takes no text prompt.", hint="Choose another protocol.")
             if any("mask" in kind for kind in kinds):
                 _ = one.mask_size  # raises for a family that takes none
-
-
-def _first_kinds(cell: Cell, dataset: Dataset) -> set[str]:
-    protocol = protocol_of(cell)
-    for index in range(len(dataset)):
-        try:
-            sample = protocol(dataset[index], seed=cell.seed)
-        except Exception:  # the executor will make a failed record of it
-            continue
-        if sample.prompts:
-            return {p.kind for p in sample.prompts}
-    return set()

@@ -19,11 +19,12 @@ from redsam.attacks.loop import NON_FINITE
 from redsam.bench.evaluate import Answer, answer, blank, finite, record
 from redsam.bench.files import StorageError
 from redsam.bench.memory import out_of_memory, peak_mb, release, reset_peak
-from redsam.bench.plan import attack_of, label, protocol_of, threat_of
+from redsam.bench.objects import Sampler
+from redsam.bench.plan import attack_of, label, threat_of
 from redsam.bench.progress import Progress
-from redsam.bench.spec import Cell, JsonDict
+from redsam.bench.spec import Cell, JsonDict, canonical
 from redsam.bench.store import CellStore, RunStore
-from redsam.data import Dataset, Protocol, read_image
+from redsam.data import Dataset, read_image
 from redsam.errors import BudgetViolation
 from redsam.models.base import Segmenter
 from redsam.seeds import stable_seed
@@ -48,7 +49,11 @@ class Executor:
     env: Mapping[str, Any]
     progress: Progress
     batch: int = 1
+    sampler: Sampler = field(init=False)
     _clean: dict[tuple[str, str], tuple[Answer, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sampler = Sampler(segmenter=self.segmenter, dataset=self.dataset)
 
     def run(self, cell: Cell) -> None:
         """Bring one cell to its end; records that are there already stay."""
@@ -86,7 +91,7 @@ def predict(segmenter: Segmenter, cell: Cell, samples: Sequence[Sample]) -> list
 
 
 def _protocol_key(cell: Cell) -> str:
-    return f"{cell.protocol} {cell.select} {cell.seed}"
+    return canonical([cell.protocol, cell.objects, cell.select, cell.seed])
 
 
 @dataclass(kw_only=True, eq=False)
@@ -97,13 +102,11 @@ class _Work:
     cell: Cell
     store: CellStore
     batch: int = field(init=False)
-    protocol: Protocol = field(init=False)
     attack: Attack | None = field(init=False)
     threat: Threat | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.batch = max(1, self.run.batch)
-        self.protocol = protocol_of(self.cell)
         self.attack = None if self.cell.clean else attack_of(self.cell)
         self.threat = None if self.cell.clean else threat_of(self.cell)
 
@@ -209,7 +212,7 @@ class _Work:
     def _load(self, index: int) -> Sample | None:
         name = self.run.dataset.ids[index]
         try:
-            sample = self.protocol(self.run.dataset[index], seed=self.cell.seed)
+            sample = self.run.sampler.sample(self.cell, index)
         except Exception as error:  # a broken file is a record, and decoders raise nearly anything
             self._give_up(name, error)
             return None

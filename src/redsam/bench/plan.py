@@ -41,7 +41,13 @@ class Plan:
 
 
 def make_plan(
-    segmenters: Sequence[Segmenter], dataset: Dataset, preset: Preset, *, select: Select = "iou", seed: int = 0
+    segmenters: Sequence[Segmenter],
+    dataset: Dataset,
+    preset: Preset,
+    *,
+    objects: str = "annotated",
+    select: Select = "iou",
+    seed: int = 0,
 ) -> Plan:
     """Every cell of a preset. Raises UnknownName or InputError for what cannot run, before anything does."""
     if not segmenters:
@@ -53,11 +59,12 @@ def make_plan(
     data = {"name": dataset.name, "fingerprint": dataset.fingerprint, "ids_hash": digest(list(dataset.ids))}
     probes = [(CLEAN, None), *(pair for trial in preset.trials for pair in _probes(trial, select))]
     protocols = [_protocol(name, args) for name, args in preset.protocols]
+    rest: dict[str, Any] = {"objects": objects, "select": select, "seed": seed}
     seen: set[str] = set()
     by_model = []
     for model in map(describe, segmenters):
         cells = [
-            Cell(model=model, probe=probe, threat=threat, data=data, protocol=protocol, select=select, seed=seed)
+            Cell(model=model, probe=probe, threat=threat, data=data, protocol=protocol, **rest)
             for protocol in protocols
             for probe, threat in probes
         ]

@@ -35,6 +35,7 @@ class Cell:
 
     model: name, family, fingerprint. probe: kind ("none" is the clean measurement, "attack"), name and args. threat:
     `Threat.to_dict()`, None when clean. data: name, fingerprint, ids_hash of the slice. protocol: name and args.
+    objects: what is prompted, "annotated" masks or the model's "automatic" ones.
     select: which of several masks is the answer. joint: all prompts of an image are attacked by one adversarial image.
     """
 
@@ -43,6 +44,7 @@ class Cell:
     threat: Mapping[str, Any] | None
     data: Mapping[str, Any]
     protocol: Mapping[str, Any]
+    objects: str = "annotated"
     select: str = "iou"
     seed: int = 0
     joint: bool = True
