@@ -49,8 +49,9 @@ def load(
 ) -> Segmenter:
     """A Segmenter from a lab name, a hub id, a `save_pretrained` folder, a Meta .pth of SAM, or a module in memory.
 
-    dtype: float32 unless given (a module in memory keeps its own; it is used as it is, set to eval and frozen). checkpointing: recompute the encoder's activations
-    in the backward pass (less memory, more time, same numbers). name: what reports call it, by default what was typed.
+    A module in memory is used as it is, set to eval and frozen. dtype: float32 unless given, a module's own for a
+    module. checkpointing: recompute the encoder's activations in the backward pass (less memory, more time, same
+    numbers). name: what reports call it, by default what was typed.
     Raises UnknownName (nothing of that name), InputError (no such path), CheckpointError (not weights, not the weights
     the architecture asks for, or not finite), MissingExtra (family needs another package).
     """
