@@ -110,7 +110,7 @@ def test_rounding_is_inside_even_for_an_image_that_was_never_projected(threat: T
 
 def test_linf_eps_between_levels_is_cut_and_8_over_255_is_not() -> None:
     clean = torch.full((1, 3, 4, 4), 0.5).mul(255).round().div(255)
-    for eps, levels in ((8 / 255, 8), (0.03, 7), (1 / 255, 1), (0.5 / 255, 0), (1.0, 127)):
+    for eps, levels in ((8 / 255, 8), (0.031372549, 8), (0.03, 7), (1 / 255, 1), (0.5 / 255, 0), (1.0, 127)):
         threat = Threat(eps=eps)
         delivered = threat.quantise(threat.project(clean + 1, clean), clean)
         assert int(delivered.int().max()) - 128 == levels
@@ -144,6 +144,15 @@ def test_l2_keeps_the_direction_of_a_perturbation_too_faint_to_round() -> None:
     assert torch.equal(steps.flatten()[strongest], direction.flatten()[strongest].sign())
     half = threat.quantise(clean + 0.01 * direction / direction.norm(), clean)[0].float() - 100
     assert int(half.square().sum()) == int((0.01 * 255) ** 2)  # no more than was asked for
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 3.0), ("l0", 30)])
+def test_rounding_alone_keeps_the_region(norm: str, eps: float) -> None:
+    clean = picture(4)
+    region = torch.rand(2, 1, 9, 9, generator=torch.Generator().manual_seed(4)) > 0.5
+    delivered = Threat(norm=norm, eps=eps).quantise((clean + 0.2).clamp(0, 1), clean, region)  # type: ignore[arg-type]
+    moved = (delivered != to_uint8(clean)).any(1, keepdim=True)
+    assert moved.any() and not (moved & ~region).any()
 
 
 def test_l0_keeps_the_pixels_that_changed_most() -> None:

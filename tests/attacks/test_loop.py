@@ -83,6 +83,21 @@ def test_checkpoints_are_those_of_the_paper() -> None:
     assert list(checkpoints(10)) == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
+def test_auto_pgd_keeps_a_quarter_of_its_last_move() -> None:
+    """A gradient that turns round after one step: x1 = -eps u, then x2 = x1 + 0.75 * 2 eps u - 0.25 * eps u."""
+    clean, threat, unit = pictures(1), Threat(norm="l2", eps=0.4), WEIGHTS / WEIGHTS.norm()
+    seen: list[Tensor] = []
+
+    def turning(images: Tensor, active: Sequence[int], progress: float) -> Evaluation:
+        seen.append(images.detach())
+        loss = (images * unit).flatten(1).sum(1) * (1 if len(seen) == 1 else -1)
+        return Evaluation(loss, loss.detach())
+
+    go(turning, clean, threat, replace(APGD(steps=10).parts(threat), start=zero))
+    assert torch.allclose(seen[1] - clean, -0.4 * unit, atol=1e-6)
+    assert torch.allclose(seen[2] - clean, 0.25 * 0.4 * unit, atol=1e-6)
+
+
 def test_momentum_accumulates_normalised_gradients_per_image() -> None:
     clean = pictures(2)
     state = State(

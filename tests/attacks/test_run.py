@@ -112,6 +112,9 @@ def test_pixels_outside_the_region_do_not_change(toy_class: Any, region: Any, ch
     assert result.budget[0].l0 == changed
     mask = model.predict(image, prompts())[0].masks.any(0)
     moved = (result.images != to_uint8(image)).any(1)[0]
+    goal = Goal(segmenter=model, objective=get("objective", "vanish"), prompts=prompts())
+    # What was searched is what was delivered: the loop too kept to the region.
+    assert torch.allclose(goal(from_uint8(result.images), [0], 1.0).rank, result.losses[-1], rtol=1e-4)
     if region != "all":
         assert torch.equal(moved, mask if region == "object" else ~mask)
 
