@@ -73,6 +73,13 @@ def test_leading_dimensions_are_a_batch() -> None:
     assert boundary_iou(a, b)[1, 2] == boundary_iou(a[1, 2], b[1, 2])
 
 
+def test_many_masks_are_taken_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = blobs(7, 6, 30, 40).view(2, 3, 30, 40)
+    whole = boundary(mask, width=3)
+    monkeypatch.setattr("redsam.metrics.masks.CHUNK", 2000)
+    assert torch.equal(boundary(mask, width=3), whole)
+
+
 def test_asr_counts_the_threshold_itself() -> None:
     values = torch.tensor([0.0, 0.1, 0.10001, 0.5, 0.51, 1.0], dtype=torch.float64)
     assert asr(values, percent=50) == pytest.approx(4 / 6)

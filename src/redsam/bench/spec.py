@@ -69,7 +69,10 @@ class Cell:
                 f"These records have schema {spec.get('schema')}, this redsam writes {SCHEMA}.",
                 hint="Give another --out folder.",
             )
-        return cls(**spec)
+        try:
+            return cls(**spec)
+        except TypeError as error:
+            raise InputError(f"A cell's spec is broken: {error}.", hint="Delete that cell's folder.") from error
 
     @property
     def clean(self) -> bool:

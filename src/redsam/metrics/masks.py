@@ -15,14 +15,14 @@ from torch import Tensor
 from redsam.registry import register
 
 BOUNDARY_RATIO = 0.02  # share of the image diagonal, Cheng et al. 2021, Boundary IoU, section 4 ("d = 2 %")
+CHUNK = 2**24  # pixels whose boundary is found in one go
 
 
 @register("metric", "iou", higher_is_better=True, range=(0.0, 1.0))
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of bool ...xHxW with ...xHxW, to float64 of the leading shape; both empty is 1."""
     _check(a, b)
-    inter = (a & b).flatten(-2).sum(-1, dtype=torch.float64)
-    union = (a | b).flatten(-2).sum(-1, dtype=torch.float64)
+    inter, union = (m.flatten(-2).count_nonzero(-1).to(torch.float64) for m in (a & b, a | b))
     return torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(union))
 
 
@@ -40,6 +40,8 @@ def boundary(mask: Tensor, *, width: int) -> Tensor:
     """
     if width < 1:
         raise ValueError(f"a boundary is at least 1 pixel wide, not {width}")
+    if mask.ndim > 2 and mask.numel() > CHUNK:  # the running counts take four bytes a pixel
+        return torch.stack([boundary(m, width=width) for m in mask])
     return mask & ~_full_runs(_full_runs(mask, width, -1), width, -2)
 
 
