@@ -1,4 +1,4 @@
-"""A finished run without a model: made-up masks on given pictures, their true IoU in the record schema, the summary of them."""
+"""A finished run without a model: made-up masks on given pictures, their true IoU as records, and the summary."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def make_run(
     truth: bool = True,
     done: bool = True,
 ) -> Path:
-    """Write OUT as an audit would. quality: boundary noise of the clean masks. failed: (sample, reason) in every cell."""
+    """Write OUT as an audit would. quality: noise of the clean masks. failed: (sample, reason) in every cell."""
     pictures = scenes() if pictures is None else pictures
     (out / "images").mkdir(parents=True, exist_ok=True)
     for i, (_, image, _) in enumerate(pictures):
@@ -127,10 +127,24 @@ def _cell(
             )
         lines.append(
             {
-                "schema": 1, "cell": cell.id, "sample": name, "status": "ok", "reason": None, "height": image.shape[0],
-                "width": image.shape[1], "linf": eps, "l2": eps, "l0": level, "psnr": 32.0, "ssim": 0.9, "steps": 40,
-                "seconds": 0.5, "peak_mb": 100.0, "image": f"images/p{i}.png" if attack else None,
-                "clean_image": f"images/p{i}.png", "prompts": prompts,
+                "schema": 1,
+                "cell": cell.id,
+                "sample": name,
+                "status": "ok",
+                "reason": None,
+                "height": image.shape[0],
+                "width": image.shape[1],
+                "linf": eps,
+                "l2": eps,
+                "l0": level,
+                "psnr": 32.0,
+                "ssim": 0.9,
+                "steps": 40,
+                "seconds": 0.5,
+                "peak_mb": 100.0,
+                "image": f"images/p{i}.png" if attack else None,
+                "clean_image": f"images/p{i}.png",
+                "prompts": prompts,
             }  # fmt: skip
         )
     lines += [

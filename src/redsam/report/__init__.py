@@ -30,5 +30,7 @@ def render(out: Path | str, *, gates: Mapping[str, str] | None = None) -> Path:
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}.", hint="Free space, or copy the run.") from error
+            raise InputError(
+                f"{path} cannot be written: {error.strerror}.", hint="Free space, or copy the run."
+            ) from error
     return out / "report.html"

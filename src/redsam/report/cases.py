@@ -62,7 +62,7 @@ class Case:
 
 
 def pick(run: Run, headline: Sequence[Row], *, worst: int = WORST) -> list[Case]:
-    """Cases of the headline cells, ready to draw. A picture that cannot be read is passed over, the next one steps in."""
+    """Cases of the headline cells, ready to draw. Where a picture cannot be read the next one steps in."""
     pool = [c for row in headline for c in _candidates(run, row)]
     if not pool:
         return []
@@ -106,7 +106,9 @@ def _candidates(run: Run, row: Row) -> list[Candidate]:
 
 
 def _draw(run: Run, candidate: Candidate, role: str, *, hero: bool) -> Case | None:
-    adv_path = _inside(run.out, [f"records/{candidate.row.cell}/{candidate.record['image']}", candidate.record["image"]])
+    adv_path = _inside(
+        run.out, [f"records/{candidate.row.cell}/{candidate.record['image']}", candidate.record["image"]]
+    )
     clean_path = _inside(run.out, [candidate.record.get("clean_image"), f"images/{candidate.sample}.png"])
     if adv_path is None or clean_path is None:
         return None

@@ -63,13 +63,20 @@ def curves_svg(curves: Sequence[Curve], *, title: str, x_label: str) -> str:
     for x, label in sorted({p.x: p.label for p in points}.items()):
         px = at(x, 0)[0]
         if px - last >= 22:
-            out.append(f'<text class="tick" x="{px:.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">{escape(label)}</text>')
+            out.append(
+                f'<text class="tick" x="{px:.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">'
+                f"{escape(label)}</text>"
+            )
             last = px
-    out.append(f'<text class="axis" x="{LEFT + plot_w / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
+    out.append(
+        f'<text class="axis" x="{LEFT + plot_w / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>'
+    )
     ends = _spread([(at(c.points[-1].x, c.points[-1].y)[1], i) for i, c in enumerate(curves) if c.points])
     for i, curve in sorted(enumerate(curves), key=lambda ic: ic[1].lead):
         if curve.points:
-            out.append(_curve(curve, i, [(*at(p.x, p.y), at(0, p.lo)[1], at(0, p.hi)[1]) for p in curve.points], ends[i]))
+            out.append(
+                _curve(curve, i, [(*at(p.x, p.y), at(0, p.lo)[1], at(0, p.hi)[1]) for p in curve.points], ends[i])
+            )
     return "".join([*out, "</svg>"])
 
 
@@ -108,8 +115,9 @@ def _curve(curve: Curve, index: int, xy: Sequence[tuple[float, float, float, flo
     dash = "" if curve.lead else f' stroke-dasharray="{("6 3", "2 3", "9 3 2 3", "1 5")[index % 4]}"'
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in xy)
     marks = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(f"{curve.name} {p.label}: {p.y:.3f} [{p.lo:.3f}, {p.hi:.3f}]")}'
-        "</title></circle>"
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>'
+        + escape(f"{curve.name} {p.label}: {p.y:.3f} [{p.lo:.3f}, {p.hi:.3f}]")
+        + "</title></circle>"
         for (x, y, _, _), p in zip(xy, curve.points, strict=True)
     )
     end = WIDTH - RIGHT + 10

@@ -14,7 +14,12 @@ PANEL = 3.4  # inches a panel
 
 
 def attack_figure(
-    clean: Pixels, adv: Pixels, masks_clean: NDArray[np.bool_], masks_adv: NDArray[np.bool_], path: Path | str, title: str
+    clean: Pixels,
+    adv: Pixels,
+    masks_clean: NDArray[np.bool_],
+    masks_adv: NDArray[np.bool_],
+    path: Path | str,
+    title: str,
 ) -> Path:
     """Write the figure (format by the file's ending, PNG at 150 dpi) and return its path.
 
@@ -66,7 +71,8 @@ def _hwc(image: Pixels) -> Pixels:
 
 
 def _union(masks: NDArray[np.bool_]) -> Mask:
-    return masks.astype(bool) if masks.ndim == 2 else masks.astype(bool).any(axis=0)
+    stack = masks.astype(bool)
+    return np.asarray(stack if stack.ndim == 2 else np.logical_or.reduce(stack, axis=0), dtype=np.bool_)
 
 
 def _paint(image: Pixels, mask: Mask) -> Pixels:

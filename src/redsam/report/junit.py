@@ -18,17 +18,41 @@ from redsam.report.reading import Row, Run, number, records
 COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
-NUMBERS = (
-    "miou_clean miou_clean_lo miou_clean_hi miou_adv miou_adv_lo miou_adv_hi delta delta_lo delta_hi asr50 asr50_lo "
-    "asr50_hi asr10 asr10_lo asr10_hi biou_clean biou_adv psnr ssim linf_max seconds peak_mb n_prompts n_images n_failed"
-).split()
+NUMBERS = [
+    "miou_clean",
+    "miou_clean_lo",
+    "miou_clean_hi",
+    "miou_adv",
+    "miou_adv_lo",
+    "miou_adv_hi",
+    "delta",
+    "delta_lo",
+    "delta_hi",
+    "asr50",
+    "asr50_lo",
+    "asr50_hi",
+    "asr10",
+    "asr10_lo",
+    "asr10_hi",
+    "biou_clean",
+    "biou_adv",
+    "psnr",
+    "ssim",
+    "linf_max",
+    "seconds",
+    "peak_mb",
+    "n_prompts",
+    "n_images",
+    "n_failed",
+]
 FAILURES_NAMED = 20
 # XML 1.0 cannot hold these characters, not even as entities.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(run: Run, gates: Mapping[str, str] | None = None) -> str:
-    """The XML as text. gates: number of a row to what it must be, {"miou_adv": ">= 0.3"}; every row must pass.
+    """The XML as text. gates: number of a row to what it must be, {"miou_adv": ">= 0.3"}; every row under attack must
+    pass (every row at all for numbers of clean images).
 
     Raises InputError for a gate on an unknown number or without a comparison.
     """
@@ -56,9 +80,7 @@ def junit(run: Run, gates: Mapping[str, str] | None = None) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _case(
-    suite: ET.Element, run: Run, cell: str, rows: Sequence[Row], checks: Mapping[str, tuple[str, float]]
-) -> None:
+def _case(suite: ET.Element, run: Run, cell: str, rows: Sequence[Row], checks: Mapping[str, tuple[str, float]]) -> None:
     spec = run.specs.get(cell, {})
     probe = rows[0].label if rows else str((spec.get("probe") or {}).get("name") or "none")
     label = " ".join(dict.fromkeys([probe, *([rows[0].budget, rows[0].protocol] if rows else []), f"[{cell}]"]))
@@ -83,7 +105,7 @@ def _case(
         worst = max(r.linf_max or 0 for r in over)
         _fail(case, "budget-violation", f"largest change {worst * 255:.3g}/255, allowed {over[0].budget}", [])
     for name, (sign, limit) in checks.items():
-        for row in rows:
+        for row in (r for r in rows if r.attacked or name.endswith("_clean")):
             value = number(row.raw.get(name))
             if value is None or not COMPARE[sign](value, limit):
                 _fail(case, "gate", f"{name} {sign} {limit:g} is not met: {value} ({row.prompt}, {row.reference})", [])

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from redsam.report import verdict as judge
-from redsam.report.cases import Case, pick
+from redsam.report.cases import pick
 from redsam.report.chart import Curve, Difference, Point, curves_svg, differences_svg
 from redsam.report.reading import GROUND_TRUTH, Number, Row, Run, budget_text, number, records
 from redsam.report.verdict import Verdict, plural, span, verdicts
@@ -55,7 +55,11 @@ def page(run: Run) -> str:
     cases = pick(run, headline)
     style, script = _asset("style.css"), _asset("script.js")
     environment = Environment(
-        loader=PackageLoader("redsam.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("redsam.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"span": span, "two": two, "plural": plural, "nice": nice}
     environment.globals["weak_row"] = judge.is_weak
@@ -137,10 +141,15 @@ def _panels(rows: Sequence[Row], judged: Sequence[Verdict]) -> list[Panel]:
             svg = curves_svg(
                 curves,
                 title=f"mIoU against {reference} over the budget, {heading}: " + "; ".join(_spoken(c) for c in curves),
-                x_label={"linf": "largest change of a channel, in 1/255", "l0": "pixels changed"}.get(norm, f"{norm} budget"),
+                x_label={"linf": "largest change of a channel, in 1/255", "l0": "pixels changed"}.get(
+                    norm, f"{norm} budget"
+                ),
             )
             n = group[0]
-            caption = f"mIoU against {reference}, {judge.n_text(n)}. Dots are measured, lines only join them; bands are 95 % intervals."
+            caption = (
+                f"mIoU against {reference}, {judge.n_text(n)}. Dots are measured, lines only join them; "
+                "bands are 95 % intervals."
+            )
             panels.append(Panel(heading=heading[:1].upper() + heading[1:], svg=Markup(svg), caption=caption))
     return panels
 
@@ -169,16 +178,26 @@ def _contrasts(run: Run, judged: Sequence[Verdict]) -> list[Section]:
     reference = next((v.headline[0].reference for v in judged if v.headline), GROUND_TRUTH)
     label = {r.cell: r.label if r.attacked else "clean" for r in run.rows}
     groups: dict[tuple[str, str], dict[str, list[Difference]]] = {}
-    for c in run.contrasts:
+    for c in sorted(
+        run.contrasts, key=lambda c: (str(c.get("model")), number(c.get("eps")) or 0, str(c.get("attack")))
+    ):
         value, lo, hi = number(c.get("value")), number(c.get("lo")), number(c.get("hi"))
-        if value is None or lo is None or hi is None or c.get("reference") != reference or c.get("measure") not in MEASURES:
+        if (
+            value is None
+            or lo is None
+            or hi is None
+            or c.get("reference") != reference
+            or c.get("measure") not in MEASURES
+        ):
             continue
         pair = (str(c.get("first")), str(c.get("second")))
         threat = c.get("threat")
         budget = budget_text(str(threat.get("norm")), number(c.get("eps"))) if isinstance(threat, Mapping) else ""
         name = " ".join(p for p in (label.get(next(iter(c.get("cells") or [""])), str(c.get("attack"))), budget) if p)
         name = f"{c.get('model')}, {name}" if len(judged) > 1 else name
-        item = Difference(name=name, value=value, lo=lo, hi=hi, text=span(Number(value=value, lo=lo, hi=hi), signed=True))
+        item = Difference(
+            name=name, value=value, lo=lo, hi=hi, text=span(Number(value=value, lo=lo, hi=hi), signed=True)
+        )
         groups.setdefault(pair, {}).setdefault(str(c["measure"]), []).append(item)
     sections = []
     for (first, second), measures in groups.items():
@@ -190,8 +209,9 @@ def _contrasts(run: Run, judged: Sequence[Verdict]) -> list[Section]:
             svg = differences_svg(items, title=spoken, left=f"{sides[0]} better", right=f"{sides[1]} better")
             above, below = sum(d.lo > 0 for d in items), sum(d.hi < 0 for d in items)
             caption = (
-                f"{plural(first).capitalize()} minus {plural(second)}, paired on the same images, against {reference}. Of "
-                f"{len(items)} intervals {above} lie above zero, {below} below, {len(items) - above - below} straddle it."
+                f"{plural(first).capitalize()} minus {plural(second)}, paired on the same images, against {reference}. "
+                f"Of {len(items)} intervals {above} lie above zero, {below} below, "
+                f"{len(items) - above - below} straddle it."
             )
             panels.append(Panel(heading=MEASURES[measure], svg=Markup(svg), caption=caption))
         sections.append(Section(heading=f"{first} against {second}".capitalize(), panels=tuple(panels)))
@@ -201,11 +221,18 @@ def _contrasts(run: Run, judged: Sequence[Verdict]) -> list[Section]:
 def _failures(run: Run) -> list[dict[str, str]]:
     """Failed and skipped images with their reasons, one line for an image that failed alike in several cells."""
     source: Iterable[Mapping[str, Any]] = run.failures or (
-        {"cell": cell, **r} for cell in sorted(run.specs) for r in records(run, cell) if r.get("status") in ("failed", "skipped")
+        {"cell": cell, **r}
+        for cell in sorted(run.specs)
+        for r in records(run, cell)
+        if r.get("status") in ("failed", "skipped")
     )
     cells: dict[tuple[str, str, str], dict[str, None]] = {}
     for f in source:
-        key = (str(f.get("sample", "")), str(f.get("status", "failed")), str(f.get("reason") or "no reason was recorded"))
+        key = (
+            str(f.get("sample", "")),
+            str(f.get("status", "failed")),
+            str(f.get("reason") or "no reason was recorded"),
+        )
         cells.setdefault(key, {})[str(f.get("cell", ""))] = None
     label = {r.cell: f"{r.model}, {r.label} {r.budget}, {r.protocol}".replace(" none", "") for r in run.rows}
     return [
@@ -222,13 +249,18 @@ def _failures(run: Run) -> list[dict[str, str]]:
 def _protocol(run: Run) -> list[tuple[str, list[str]]]:
     """What was asked, gathered over all cells: each distinct model, data slice, protocol, probe and threat once."""
     found: dict[str, dict[str, None]] = {}
-    for spec in run.specs.values():
+    for spec in sorted(run.specs.values(), key=_by_eps):
         for key in ("model", "defense", "data", "protocol", "probe", "threat", "select", "joint", "seed"):
             value = spec.get(key)
-            if value is not None:
+            if value is not None and not (key == "probe" and value.get("kind") == "none"):
                 found.setdefault(key, {})[_describe(key, value)] = None
     names = {"select": "mask chosen by", "joint": "prompts of an image attacked together"}
     return [(names.get(key, key), list(values)) for key, values in found.items()]
+
+
+def _by_eps(spec: Mapping[str, Any]) -> float:
+    threat = spec.get("threat")
+    return (number(threat.get("eps")) or 0.0) if isinstance(threat, Mapping) else 0.0
 
 
 def _describe(key: str, value: Any) -> str:
@@ -240,7 +272,7 @@ def _describe(key: str, value: Any) -> str:
         return f"{value.get('norm', 'linf')} {budget}" + "".join(f", {k} {nice(v)}" for k, v in rest.items())
     name = str(value.get("name", ""))
     arguments = value.get("args")
-    rest = {k: v for k, v in value.items() if k not in ("name", "args") and v is not None}
+    rest = {k: v for k, v in value.items() if k not in ("name", "args", "kind") and v is not None}
     rest |= dict(arguments) if isinstance(arguments, Mapping) else {}
     return name + "".join(f", {k} {nice(v)}" for k, v in rest.items())
 

@@ -140,7 +140,7 @@ def read_run(out: Path) -> Run:
 
 
 def records(run: Run, cell: str) -> Iterator[dict[str, Any]]:
-    """The image records of a cell, in file order; a torn last line (the run was killed while writing) is passed over."""
+    """The image records of a cell, in file order; a line torn by a killed run is passed over."""
     path = run.out / "records" / cell / "samples.jsonl"
     if not path.is_file():
         return

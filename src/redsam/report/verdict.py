@@ -184,7 +184,9 @@ def _notes(rows: Sequence[Row], headline: Sequence[Row], weak: Sequence[Row]) ->
     if weak:
         yield f"What the attack did to it all the same: {change_text(worst)} ({n_text(worst)})."
     for other in headline[1:]:
-        yield f"{change_text(other)[0].upper()}{change_text(other)[1:]} ({n_text(other)})."
+        same = (other.label, other.budget) == (worst.label, worst.budget)
+        how = "the same attack" if same else f"{other.label} at {other.budget}"
+        yield f"With {plural(other.prompt)}, {how}: {span(other.clean)} to {span(other.adv)} ({n_text(other)})."
     for row in clean_rows(rows):
         bar = BARS.get(row.prompt)
         if bar is not None and not is_weak(row) and row.clean.lo is not None and row.clean.lo < bar:

@@ -6,13 +6,17 @@ for (const stage of document.querySelectorAll("[data-stage]")) {
   const right = stage.querySelector(".tag.right");
   const move = () => {
     stage.parentNode.style.setProperty("--cut", cut.value + "%");
-    left.style.opacity = cut.value < 12 ? 0 : 1;
-    right.style.opacity = cut.value > 88 ? 0 : 1;
+    const at = stage.clientWidth * cut.value / 100;
+    left.style.visibility = at < left.offsetWidth + 16 ? "hidden" : "";
+    right.style.visibility = stage.clientWidth - at < right.offsetWidth + 16 ? "hidden" : "";
     cut.setAttribute("aria-valuetext", cut.value + " percent clean");
   };
   cut.addEventListener("input", move);
+  addEventListener("resize", move);
   move();
 }
+// A page printed shows every table.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
 // Layers of a picture: masks, ground truth, amplified difference.
 for (const box of document.querySelectorAll("[data-layer]")) {
   const stage = box.closest("figure").querySelector("[data-stage]");
