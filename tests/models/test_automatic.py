@@ -135,3 +135,14 @@ def test_runs_on_a_real_architecture() -> None:
     assert 0 < len(found) <= 48 and found.masks.any(2).any(1).all()
     none = automatic_masks(tiny("sam"), image, points_per_side=4)
     assert len(none) == 0 and none.masks.shape == (0, 40, 56)
+
+
+def test_a_threshold_of_zero_switches_its_filter_off() -> None:
+    """As published; otherwise predicted IoUs below zero would go."""
+    image = torch.zeros(3, 64, 64)
+    below = _oracle((-0.5, -0.6, -0.7))
+    assert len(automatic_masks(below, image, points_per_side=6)) == 0
+    assert len(automatic_masks(below, image, points_per_side=6, pred_iou_thresh=0.0)) == 6
+    # The unsure mask, empty at the tighter threshold and everything at the looser, is full-size at threshold 0.
+    everything = automatic_masks(below, image, points_per_side=6, pred_iou_thresh=0.0, stability_score_thresh=0.0)
+    assert sorted(everything.masks.sum((1, 2)).tolist())[-1] == 64 * 64

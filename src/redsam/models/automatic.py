@@ -170,13 +170,14 @@ def _crop(
         prediction = segmenter.decode(encoding, [[point(float(x), float(y)) for x, y in chunk]])
         flat, score = prediction.low_res.flatten(0, 1), prediction.iou.flatten()
         source = chunk.repeat_interleave(prediction.low_res.shape[1], 0).to(flat.device)
-        keep = score > iou_thresh
+        keep = (score > iou_thresh) if iou_thresh > 0 else torch.ones_like(score, dtype=torch.bool)
         flat, score, source = flat[keep], score[keep], source[keep]
         logits = frame.logits(flat[:, None])[:, 0]
         firm = stability(logits, offset)
         masks = logits > 0
         found = boxes_of(masks)
-        keep = (firm > stability_thresh) & (masks.sum((1, 2)) >= max(min_area, 1))
+        # Published comparisons: strict for the predicted IoU, not for stability; a threshold of 0 switches one off.
+        keep = (firm >= max(stability_thresh, 0.0)) & (masks.sum((1, 2)) >= max(min_area, 1))
         keep &= ~_cut_by_crop(found, box, height, width)
         parts.append(tuple(value[keep] for value in (flat, score, firm, found, source)))
     candidates, score, firm, corners, where = (torch.cat(column) for column in zip(*parts, strict=True))
