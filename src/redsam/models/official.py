@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -144,7 +145,9 @@ def _layer_to_official(key: str, iou_head_depth: int) -> str:
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a pickle, unwrapped; anything else is a CheckpointError."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on a pickle's protocol; what matters is raised below
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "holds code or objects besides tensors, which is never run" if _is_pickle(path) else "holds no weights"
         raise CheckpointError(f"{path.name} {reason}.", hint="Ask its author for a plain state dict.") from error
