@@ -150,7 +150,13 @@ def _panels(rows: Sequence[Row], judged: Sequence[Verdict]) -> list[Panel]:
                 f"mIoU against {reference}, {judge.n_text(n)}. Dots are measured, lines only join them; "
                 "bands are 95 % intervals."
             )
-            panels.append(Panel(heading=heading[:1].upper() + heading[1:], svg=Markup(svg), caption=caption))
+            panels.append(
+                Panel(
+                    heading=heading if len(judged) > 1 else heading[:1].upper() + heading[1:],
+                    svg=Markup(svg),
+                    caption=caption,
+                )
+            )
     return panels
 
 

@@ -67,13 +67,13 @@ def verdict(rows: Sequence[Row], model: str) -> Verdict:
     notes = list(_notes(rows, headline, weak))
     kind: Kind
     if weak:
-        kind, lead = "weak", "Too weak to draw conclusions"
-        rest = f"on clean images {model} reaches " + " and ".join(
+        kind, lead = "weak", f"{model} is too weak to draw conclusions from"
+        rest = "on clean images it reaches " + " and ".join(
             f"{span(r.clean)} mIoU with {plural(r.prompt)} (bar {BARS[r.prompt]:.2f}, {n_text(r)})" for r in weak
         )
         rest += f", measured against {GROUND_TRUTH}."
     elif worst.n_images < MIN_IMAGES or failed_share(worst) > MAX_FAILED:
-        kind, lead = "few", "Too few images to conclude"
+        kind, lead = "few", f"Too few images to judge {model}"
         rest = f"{change_text(worst)} ({n_text(worst)}, {worst.n_failed} failed)."
     else:
         kind = decide(worst)
