@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 
 from redsam import __version__
 from redsam.cli import attack, audit, listing, masks, report
-from redsam.cli.console import Stopped, complain, quieten
+from redsam.cli.console import Stopped, complain, quieten, share_cores
 from redsam.errors import RedsamError
 
 INTERRUPTED = 130
@@ -49,6 +49,7 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Options before the command."""
+    share_cores()
     quieten(warnings=not debug)
 
 

@@ -29,6 +29,15 @@ def complain(text: str) -> None:
     print(f"redsam: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
 
 
+def share_cores() -> None:
+    """Let torch's threads sleep while they wait, not spin; before torch is imported, and unless the user says else.
+
+    Spinning threads take the cores from each other when anything else runs on the machine: with as many busy processes
+    as cores, the same PGD steps took 10.3 s spinning and 0.9 s sleeping. No number changes.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def quieten(*, warnings: bool) -> None:
     """No progress bars and chatter from transformers and the hub; warnings of other libraries only with --debug.
 
