@@ -17,8 +17,8 @@ from redsam.prompts import Prompt
 class Scene:
     """One annotated image before anybody prompted: what a data reader yields and a prompt protocol consumes.
 
-    image: float32 3xHxW RGB [0, 1] on the 8-bit lattice. masks: bool KxHxW, one object each (K may be 0 when a set has no
-    annotation). id: stable and unique in its data set. meta: free JSON (condition, class names, source file).
+    image: float32 3xHxW RGB [0, 1] on the 8-bit lattice. masks: bool KxHxW, one object each (K may be 0 when a set has
+    no annotation). id: stable and unique in its data set. meta: free JSON (condition, class names, source file).
     """
 
     id: str

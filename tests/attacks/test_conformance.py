@@ -75,9 +75,7 @@ def test_a_batch_is_a_loop(entry: registry.Entry, sam: Segmenter) -> None:
         threat = Threat(norm=norm, eps=TYPICAL[norm])
         together = short(entry).run(sam, pictures(3), prompts(3), threat=threat, seeds=[1, 2, 3])
         for i in range(3):
-            alone = short(entry).run(
-                sam, pictures(3)[i : i + 1], prompts(3)[i : i + 1], threat=threat, seeds=[i + 1]
-            )
+            alone = short(entry).run(sam, pictures(3)[i : i + 1], prompts(3)[i : i + 1], threat=threat, seeds=[i + 1])
             gap = (alone.images[0].int() - together.images[i].int()).abs()
             # Batched kernels sum in another order; where a gradient is all but zero its sign may differ.
             assert float((gap <= 1).float().mean()) >= 0.999

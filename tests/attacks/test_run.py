@@ -79,9 +79,7 @@ def test_stopping_at_an_iou_saves_gradients_of_that_image_only(toy_class: Any) -
     model = toy_class(side=SIDE)
     dim = from_uint8(torch.full((1, 3, SIDE, SIDE), 130, dtype=torch.uint8))
     images = torch.cat([dim, ramp()])
-    result = PGD(stop_at=0.0, steps=20, random_start=False).run(
-        model, images, prompts(2), threat=Threat(eps=8 / 255)
-    )
+    result = PGD(stop_at=0.0, steps=20, random_start=False).run(model, images, prompts(2), threat=Threat(eps=8 / 255))
     assert result.steps == (2, 20)  # steps of 2 levels: 130 is at most 127 after two
     assert result.losses[3:, 0].isnan().all() and not result.losses[:, 1].isnan().any()
     assert result.gradients == 3 + 20 and result.budget[0].linf == 4 / 255
@@ -164,9 +162,7 @@ def test_in_the_models_frame_prompts_keep_original_pixels(toy_class: Any) -> Non
     model, image = toy_class(side=24), ramp()
     reference = [torch.ones(1, SIDE, SIDE, dtype=torch.bool)]
     far = [[point(15, 15)]]  # inside the 16 x 16 image; masks come back in 16 x 16 too
-    result = PGD(objective="bce", steps=2).run(
-        model, image, far, threat=Threat(space="model"), reference=reference
-    )
+    result = PGD(objective="bce", steps=2).run(model, image, far, threat=Threat(space="model"), reference=reference)
     assert result.losses.isfinite().all()
 
 

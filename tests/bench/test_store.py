@@ -122,6 +122,7 @@ def test_a_read_only_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
     if os.geteuid() == 0:  # root writes everywhere: let the system say no
+
         def refuse(*_: object, **__: object) -> None:
             raise PermissionError(errno.EACCES, "Permission denied")
 

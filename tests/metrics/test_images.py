@@ -24,9 +24,7 @@ def test_against_torchmetrics(noise: float) -> None:
     got = ssim(a, b)
     for i in range(3):
         one = (a[i : i + 1].double(), b[i : i + 1].double())
-        _, full = functional.structural_similarity_index_measure(
-            one[0], one[1], data_range=1.0, return_full_image=True
-        )
+        _, full = functional.structural_similarity_index_measure(one[0], one[1], data_range=1.0, return_full_image=True)
         # torchmetrics averages over reflected borders too; the authors' code, and ours, over whole windows only
         expected = full[..., 5:-5, 5:-5].mean()
         assert float(got[i]) == pytest.approx(float(expected), abs=1e-5)
