@@ -43,6 +43,10 @@ class Packed:
         """The same set on a device."""
         return Packed(**{k: v.to(device) for k, v in vars(self).items()})
 
+    def shared(self) -> Packed:
+        """The same set in memory that several processes see."""
+        return Packed(**{k: v.share_memory_() for k, v in vars(self).items()})
+
 
 def load_packed(path: Path, *, held_out: bool = False, workers: int = 4) -> Packed:
     """Decode the archive that pack.py wrote. Every 40th image is held out of training, for watching it."""

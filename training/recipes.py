@@ -20,6 +20,11 @@ class Recipe:
     weight_decay: float = 0.05
     seed: int = 0
 
+    @property
+    def side(self) -> int:
+        """Pixels a side of the model's frame."""
+        return int(self.config["prompt_encoder_config"]["image_size"])
+
 
 def sam_config(*, width: int, depth: int, heads: int, every: int) -> dict[str, Any]:
     """SAM at 192 px with 12-px patches: 16 x 16 tokens, 64 x 64 masks; windows of 8, every `every`-th block sees all.

@@ -1,4 +1,4 @@
-"""Train one lab model: `python training/train.py lab-b --data packed.zip --minutes 60 [--device cuda]`.
+"""Train one lab model: `python training/train.py lab-b --data packed.zip --minutes 60 [--device cuda] [--workers 4]`.
 
 Progress is the larger of steps done / --steps and minutes spent / --minutes, so one command fits a GPU lease and a
 laptop. Every --save minutes the state is written; the same command again goes on from there (--fresh starts over).
@@ -8,7 +8,6 @@ The weights delivered are an exponential moving average, in half precision: OUT/
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import os
@@ -16,16 +15,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+# Before torch is imported: threads that spin while they wait starve each other on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 from init import initialise
 from muon import Muon
 from objective import KINDS, loss_of
 from packed import Packed, draw, load_packed
+from progress import Run, ship
 from recipes import RECIPES, Recipe, build
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from safetensors.torch import save_file
+from team import Team, run
 from torch import nn
+from transfer import start_from
 
 console = Console()
 
@@ -51,10 +55,10 @@ def optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     ]
 
 
-def rate(progress: float, *, warm: float) -> float:
-    """Share of the peak rate: linear warm-up, flat, then down to nothing over the last 60 %."""
-    if progress < warm:
-        return progress / warm
+def rate(progress: float) -> float:
+    """Share of the peak rate: a short warm-up, flat, then down to nothing over the last 60 %."""
+    if progress < 0.02:
+        return progress / 0.02
     return 1.0 if progress < 0.4 else 0.5 * (1 + math.cos(math.pi * (progress - 0.4) / 0.6))
 
 
@@ -67,120 +71,94 @@ def held_out_score(model: nn.Module, packed: Packed, *, side: int, batches: int 
         batch = draw(packed, count=16, objects=len(KINDS), side=side, pseudo=0.0, gen=gen, augment=False)
         for kind, value in loss_of(model, batch, gen=gen)[1].items():
             sums[kind] += value / batches
-    return sums
+    return {kind: round(value, 4) for kind, value in sums.items()}
 
 
-def save(path: Path, model: nn.Module, recipe: Recipe, facts: dict[str, Any]) -> None:
-    """Half-precision safetensors, the architecture's own config.json, and what made them in training.json."""
-    path.mkdir(parents=True, exist_ok=True)
-    model.config.save_pretrained(path)
-    state = {k: v.detach().half().cpu().contiguous() for k, v in model.state_dict().items()}
-    tied = {"shared_image_embedding.positional_embedding", "prompt_encoder.shared_embedding.positional_embedding"}
-    state = {k: v.clone() if k in tied else v for k, v in state.items()}
-    save_file(state, path / "model.safetensors.tmp", metadata={"format": "pt"})
-    os.replace(path / "model.safetensors.tmp", path / "model.safetensors")
-    (path / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+def one_step(now: Run, packed: Packed, *, team: Team, count: int, side: int, progress: float) -> dict[str, float]:
+    """Draw, differentiate, agree, update; returns the numbers for the log."""
+    pseudo = 0.35 * max(0.0, 1 - progress / 0.7)  # region maps teach edges early and leave at 70 %
+    batch = draw(packed, count=count, objects=len(KINDS), side=side, pseudo=pseudo, gen=now.gen)
+    with torch.autocast("cuda", torch.bfloat16, enabled=batch.pixels.is_cuda):
+        loss, seen = loss_of(now.model, batch, gen=now.gen)
+    if not torch.isfinite(loss):
+        raise RuntimeError(f"the loss is {loss.item()} at step {now.step}; go on from the last saved state")
+    loss.backward()
+    team.average_gradients(now.model)
+    nn.utils.clip_grad_norm_(now.model.parameters(), 1.0)
+    for opt in now.opts:
+        opt.step()
+        opt.zero_grad(set_to_none=True)
+    now.step += 1
+    now.follow()
+    return {"loss": loss.item(), **seen}
 
 
-def train(args: argparse.Namespace) -> None:
-    """Run or resume one recipe."""
-    recipe = RECIPES[args.name]
-    torch.set_num_threads(args.threads)
-    watching = load_packed(args.data, held_out=True).to(args.device)
-    packed = load_packed(args.data).to(args.device)
+def prepare(team: Team, args: argparse.Namespace, recipe: Recipe, packed: Packed, side: int) -> Run:
+    """A fresh model, one started from other weights, or a saved state; every worker draws batches of its own."""
     gen = torch.Generator().manual_seed(recipe.seed)
     model = build(recipe)
-    vision = model.config.vision_config
-    side = vision.image_size if recipe.family == "sam" else vision.backbone_config.image_size[0]
     first = draw(packed, count=256, objects=1, side=side, pseudo=0.0, gen=gen).pixels.cpu()
     initialise(model, pixels=first, seed=recipe.seed)
-    model.to(args.device).train()
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    opts = optimisers(model, recipe)
-    state_file, out = args.out / args.name / "state.pt", args.out / args.name
-    step, spent, history = 0, 0.0, []
     if args.start:
-        from transfer import start_from
-
         console.print(f"{start_from(model, args.start)} tensors from {args.start}")
-        average.load_state_dict(model.state_dict())
-    if state_file.exists() and not args.fresh:
-        state = torch.load(state_file, map_location=args.device, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        for opt, saved in zip(opts, state["opts"], strict=True):
-            opt.load_state_dict(saved)
-        step, spent, history = state["step"], state["spent"], state["history"]
-        gen.set_state(state["gen"].cpu())
-        console.print(f"goes on at step {step}, {spent:.1f} minutes in")
-    size = sum(p.numel() for p in model.parameters()) / 1e6
-    console.print(f"{recipe.name}: {size:.2f} M parameters, {len(packed.images)} images, {len(packed.maps)} maps")
-    began, saved_at, log = time.monotonic() - 60 * spent, time.monotonic(), {}
-    batch_size = args.batch or recipe.batch
+    model.to(args.device).train()
+    now = Run.fresh(model, optimisers(model, recipe), gen)
+    file = args.out / recipe.name / "state.pt"
+    if file.exists() and not args.fresh:
+        now.load(file, device=args.device)
+        if team.leads:
+            console.print(f"goes on at step {now.step}, {now.spent:.1f} minutes in")
+    if team.rank:
+        now.gen.manual_seed(1000 * recipe.seed + 100_000 * team.rank + now.step)
+    return now
 
-    def facts() -> dict[str, Any]:
-        return {
-            "recipe": recipe.name, "step": step, "minutes": round(spent, 1), "batch": batch_size, "seed": recipe.seed,
-            "device": args.device, "threads": args.threads, "torch": torch.__version__,
-            "start": args.start and args.start.name, "parameters": sum(p.numel() for p in model.parameters()),
-            "history": history,
-        }  # fmt: skip
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.1f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+def train(team: Team, args: argparse.Namespace, packed: Packed, watching: Packed) -> None:
+    """Run or resume one recipe as one of a team."""
+    recipe = RECIPES[args.name]
+    torch.set_num_threads(max(1, args.threads // team.size))
+    side, out, count = recipe.side, args.out / recipe.name, args.batch or recipe.batch
+    now = prepare(team, args, recipe, packed, side)
+    size = sum(p.numel() for p in now.model.parameters())
+    facts: dict[str, Any] = {
+        "batch": count, "device": args.device, "threads": args.threads, "workers": team.size, "parameters": size,
+        "torch": torch.__version__, "start": args.start and args.start.name,
+    }  # fmt: skip
+    if team.leads:
+        console.print(f"{recipe.name}: {size / 1e6:.2f} M parameters, {len(packed.images)} images")
+    began, saved_at = time.monotonic() - 60 * now.spent, time.monotonic()
+    log: dict[str, float] = {}
+    percent = TextColumn("{task.percentage:.1f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), percent, TimeElapsedColumn())
+
+    def note() -> None:
+        score = held_out_score(now.average, watching, side=side)
+        now.history.append({"step": now.step, "minutes": round(now.spent, 1), **score})
+        console.print(json.dumps({**now.history[-1], "train": {k: round(v, 3) for k, v in log.items()}}))
+
+    with Progress(*columns, console=console, disable=not (console.is_terminal and team.leads)) as bar:
         task = bar.add_task(recipe.name, total=1.0)
         while True:
-            spent = (time.monotonic() - began) / 60
-            progress = max(step / args.steps, spent / args.minutes)
+            now.spent = team.agree((time.monotonic() - began) / 60)
+            progress = max(now.step / args.steps, now.spent / args.minutes)
             if progress >= 1:
                 break
-            scale = rate(progress, warm=0.02) * (args.lr or recipe.lr)
-            for opt in opts:
+            for opt in now.opts:
                 for group in opt.param_groups:
-                    group["lr"] = scale
-            pseudo = 0.35 * max(0.0, 1 - progress / 0.7)  # region maps teach edges early and leave at 70 %
-            batch = draw(packed, count=batch_size, objects=len(KINDS), side=side, pseudo=pseudo, gen=gen)
-            with torch.autocast("cuda", torch.bfloat16, enabled=args.device.startswith("cuda")):
-                loss, seen = loss_of(model, batch, gen=gen)
-            if not torch.isfinite(loss):
-                raise RuntimeError(f"the loss is {loss.item()} at step {step}; the last saved state is {state_file}")
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for opt in opts:
-                opt.step()
-                opt.zero_grad(set_to_none=True)
-            step += 1
-            decay = min(0.999, (step + 1) / (step + 20))
-            with torch.no_grad():
-                for kept, fresh in zip(average.parameters(), model.parameters(), strict=True):
-                    kept.lerp_(fresh, 1 - decay)
-            for kind, value in {"loss": loss.item(), **seen}.items():
+                    group["lr"] = rate(progress) * (args.lr or recipe.lr)
+            seen = one_step(now, packed, team=team, count=count // team.size, side=side, progress=progress)
+            for kind, value in seen.items():
                 log[kind] = 0.98 * log.get(kind, value) + 0.02 * value
-            bar.update(task, completed=progress, description=f"{recipe.name} step {step} loss {log['loss']:.3f}")
-            if time.monotonic() - saved_at > 60 * args.save:
+            bar.update(task, completed=progress, description=f"{recipe.name} step {now.step} loss {log['loss']:.3f}")
+            if team.leads and time.monotonic() - saved_at > 60 * args.save:
                 saved_at = time.monotonic()
-                score = held_out_score(average, watching, side=side)
-                history.append({"step": step, "minutes": round(spent, 1), **{k: round(v, 4) for k, v in score.items()}})
-                console.print(json.dumps({**history[-1], "train": {k: round(v, 3) for k, v in log.items()}}))
-                out.mkdir(parents=True, exist_ok=True)
-                torch.save(
-                    {
-                        "model": model.state_dict(), "average": average.state_dict(), "step": step, "spent": spent,
-                        "opts": [o.state_dict() for o in opts], "gen": gen.get_state(), "history": history,
-                    },
-                    state_file.with_suffix(".tmp"),
-                )  # fmt: skip
-                os.replace(state_file.with_suffix(".tmp"), state_file)
-                save(out, average, recipe, facts() | {"unfinished": True})
-    score = held_out_score(average, watching, side=side)
-    history.append({"step": step, "minutes": round(spent, 1), **{k: round(v, 4) for k, v in score.items()}})
-    save(out, average, recipe, facts())
-    console.print(f"{out}: {json.dumps(history[-1])}")
+                note()
+                now.save(out / "state.pt")
+                ship(now, out, recipe, facts | {"unfinished": True})
+    if team.leads:
+        note()
+        ship(now, out, recipe, facts)
+        console.print(f"{out}: {json.dumps(now.history[-1])}")
 
 
 def main() -> None:
@@ -192,13 +170,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--batch", type=int, default=0, help="images a step (default: the recipe's)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all workers together")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share a step (CPU only)")
+    parser.add_argument("--batch", type=int, default=0, help="images a step, of all workers (default: the recipe's)")
     parser.add_argument("--lr", type=float, default=0.0)
     parser.add_argument("--save", type=float, default=3.0, help="minutes between saved states")
     parser.add_argument("--start", type=Path, default=None, help="a lab model to start from (see transfer.py)")
     parser.add_argument("--fresh", action="store_true")
-    train(parser.parse_args())
+    args = parser.parse_args()
+    packed, watching = load_packed(args.data), load_packed(args.data, held_out=True)
+    if args.workers > 1:
+        packed, watching = packed.shared(), watching.shared()
+    run(train, size=args.workers, args=(args, packed.to(args.device), watching.to(args.device)))
 
 
 if __name__ == "__main__":
