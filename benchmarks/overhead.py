@@ -60,9 +60,7 @@ def timed(work: Callable[[], object], device: torch.device) -> tuple[float, floa
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def measure(
-    segmenter: Segmenter, data: Dataset, *, steps: int, levels: list[int], repeats: int
-) -> dict[str, object]:
+def measure(segmenter: Segmenter, data: Dataset, *, steps: int, levels: list[int], repeats: int) -> dict[str, object]:
     """Medians over `repeats` pairs, and the ratios."""
     preset = Preset(
         name="overhead",

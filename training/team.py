@@ -7,6 +7,7 @@ thread each, whose gradients are averaged over gloo, keep all 4.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,11 @@ from torch import nn
 
 @dataclass(frozen=True, kw_only=True)
 class Team:
-    """This process is `rank` of `size`."""
+    """This process is `rank` of `size`; `parent` started them all."""
 
     rank: int = 0
     size: int = 1
+    parent: int = 0
 
     @property
     def leads(self) -> bool:
@@ -45,6 +47,8 @@ class Team:
         """The leader's value, everywhere: clocks differ, and the team must stop at the same step."""
         if self.size == 1:
             return value
+        if os.getppid() != self.parent:
+            raise SystemExit("the process that started this team is gone")
         told = torch.tensor([value], dtype=torch.float64)
         dist.broadcast(told, src=0)
         return float(told)
@@ -55,15 +59,15 @@ def run(work: Callable[..., None], *, size: int, args: tuple[Any, ...]) -> None:
     if size == 1:
         work(Team(), *args)
         return
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "29531")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.multiprocessing.spawn(_enter, args=(work, size, args), nprocs=size)
+    with tempfile.TemporaryDirectory() as folder:  # a file to meet at: a port may be taken
+        meet = f"file://{folder}/meet"
+        torch.multiprocessing.spawn(_enter, args=(work, size, meet, os.getpid(), args), nprocs=size)
 
 
-def _enter(rank: int, work: Callable[..., None], size: int, args: tuple[Any, ...]) -> None:
-    dist.init_process_group("gloo", rank=rank, world_size=size)
+def _enter(rank: int, work: Callable[..., None], size: int, meet: str, parent: int, args: tuple[Any, ...]) -> None:
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=size)
     try:
-        work(Team(rank=rank, size=size), *args)
+        work(Team(rank=rank, size=size, parent=parent), *args)
     finally:
         dist.destroy_process_group()
