@@ -1,6 +1,7 @@
 """The packed training set in memory, and batches from it: crops, objects, prompts and targets, made on the device.
 
-Everything is drawn from one torch.Generator on the CPU and moved, so a seed gives the same batches on any device.
+Small draws come from one torch.Generator on the CPU; large ones (noise, points) from a generator on the device that is
+seeded by it, because 20 million random numbers a step made on the CPU would keep a GPU waiting.
 """
 
 from __future__ import annotations
@@ -155,6 +156,11 @@ def draw(
     return Batch(pixels=pixels, masks=masks, valid=valid)
 
 
+def nearby(gen: torch.Generator, device: torch.device) -> torch.Generator:
+    """A generator on the device, seeded by the next number of `gen`."""
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (1,), generator=gen)))
+
+
 def jitter(image: Tensor, gen: torch.Generator) -> Tensor:
     """Brightness, contrast, saturation, a colour cast, now and then grey or noise: Bx3xSxS in [0, 1]."""
     n = image.shape[0]
@@ -165,14 +171,14 @@ def jitter(image: Tensor, gen: torch.Generator) -> Tensor:
     grey = image.mean(1, keepdim=True)
     image = grey + (image - grey) * torch.where(u[:, 2] < 0.1, torch.zeros_like(u[:, 2]), 0.6 + 0.8 * u[:, 3])
     cast = (torch.rand(n, 3, 1, 1, generator=gen).to(image.device) - 0.5) * 0.12
-    noise = torch.randn(image.shape, generator=gen).to(image.device) * 0.03 * (u[:, 4] < 0.2)
+    noise = torch.randn(image.shape, generator=nearby(gen, image.device), device=image.device) * 0.03 * (u[:, 4] < 0.2)
     return (image + cast + noise).clamp(0, 1)
 
 
 def random_points(masks: Tensor, *, count: int, gen: torch.Generator) -> Tensor:
     """BxKxSxS bool to BxKxCx2 uniformly random in-mask pixels (x, y); an empty mask gives pixel (0, 0)."""
     flat = masks.flatten(2)
-    noise = torch.rand(flat.shape, generator=gen).to(masks.device) * flat
+    noise = torch.rand(flat.shape, generator=nearby(gen, masks.device), device=masks.device) * flat
     index = noise.topk(count, dim=2).indices
     side = masks.shape[-1]
     return torch.stack([index % side, index // side], -1).float()

@@ -33,12 +33,14 @@ def audit(
     seed: int = 0,
     batch: int = 1,
     progress: Progress | None = None,
+    command: str | None = None,
 ) -> Summary:
     """Run a preset on one or more models and a dataset, into the folder `out`; returns what summary.json holds.
 
     limit: at most so many images instead of the preset's number, evenly spaced over the set; 0 takes all. objects: what
     to prompt, found by looking at the data when None: the annotated masks, or where there are none the model's own
     automatic ones. batch: images of one size attacked together, which changes speed and memory, not results.
+    command: what somebody typed to get here, for the last page of the report.
     A folder that holds earlier cells keeps them: finished cells do not run again, another model or preset adds its own.
     Images that fail are records with a reason, never an exception. Raises InputError for a plan that cannot run or a
     folder that cannot be written.
@@ -58,7 +60,7 @@ def audit(
         finished = sum(store.cell(c).done for c in plan.cells)
         progress.start(cells=len(plan.cells), finished=finished, images=len(dataset))
         try:
-            _run(store, segmenters, dataset, plan, progress, batch)
+            _run(store, segmenters, dataset, plan, progress, batch, command)
         except KeyboardInterrupt:
             progress.stop(f"Stopped. What was finished is in {store.root}; the same command goes on from there.")
             raise
@@ -66,14 +68,20 @@ def audit(
 
 
 def _run(
-    store: RunStore, segmenters: Sequence[Segmenter], dataset: Dataset, plan: Plan, progress: Progress, batch: int
+    store: RunStore,
+    segmenters: Sequence[Segmenter],
+    dataset: Dataset,
+    plan: Plan,
+    progress: Progress,
+    batch: int,
+    command: str | None,
 ) -> None:
     for one, cells in zip(segmenters, plan.by_model, strict=True):
         executor = Executor(
             store=store,
             segmenter=one,
             dataset=dataset,
-            env=environment(one.device),
+            env=environment(one.device) | ({"command": command} if command else {}),
             progress=progress,
             batch=batch,
         )

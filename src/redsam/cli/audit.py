@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,6 +60,7 @@ def command(
             seed=seed,
             batch=batch_size,
             progress=bar,
+            command=_typed(model, data, preset, limit, folder),
         )
     except KeyboardInterrupt:
         raise Stopped(bar.farewell) from None
@@ -68,6 +70,12 @@ def command(
     for verdict in verdicts(read_run(folder).rows):
         out().print(verdict.sentence, markup=False)
     out().print(str(page), markup=False)
+
+
+def _typed(model: str, data: str | None, preset: str, limit: int | None, folder: Path) -> str:
+    """The command that makes this run again, for the report."""
+    words = ["redsam", "audit", model, *(["--data", data] if data else []), "--preset", preset]
+    return shlex.join([*words, *(["--limit", str(limit)] if limit else []), "--out", str(folder)])
 
 
 class Bar:

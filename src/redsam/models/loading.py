@@ -51,7 +51,8 @@ def load(
 
     A module in memory is used as it is, set to eval and frozen. dtype: float32 unless given, a module's own for a
     module. checkpointing: recompute the encoder's activations in the backward pass (less memory, more time, same
-    numbers). name: what reports call it, by default what was typed.
+    numbers). name: what reports call it, by default the hub id or the
+    last part of the path: where a model lies is no part of what it is.
     Raises UnknownName (nothing of that name), InputError (no such path), CheckpointError (not weights, not the weights
     the architecture asks for, or not finite), MissingExtra (family needs another package).
     """
@@ -72,8 +73,9 @@ def load(
     else:
         family, model, processor = _pretrained(source, text)
     wanted = dtype or torch.float32
+    called = name or (source.resolve().name if isinstance(source, Path) else text)
     return _finish(
-        model, family, name=name or text, device=device, dtype=wanted, checkpointing=checkpointing, processor=processor
+        model, family, name=called, device=device, dtype=wanted, checkpointing=checkpointing, processor=processor
     )
 
 

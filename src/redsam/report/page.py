@@ -82,7 +82,7 @@ def page(run: Run) -> str:
         n_failures=len(_failures(run)),
         unfinished=run.unfinished,
         protocol=_protocol(run),
-        env=_flat(run.env),
+        env=_flat({k: v for k, v in run.env.items() if k != "command"}),
         commands=_commands(run),
         truth=GROUND_TRUTH,
     )
