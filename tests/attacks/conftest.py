@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from redsam.models import Segmenter
 from redsam.models.geometry import Frame
+from redsam.models.values import ModelPrompts
 
 
 class _Linear(nn.Module):
@@ -58,15 +59,7 @@ class Toy(Segmenter):
         return out, ()
 
     def _decode_group(
-        self,
-        features: Tensor,
-        extra: tuple[Tensor, ...],
-        *,
-        points: Tensor | None,
-        labels: Tensor | None,
-        boxes: Tensor | None,
-        masks: Tensor | None,
-        multimask: bool,
+        self, features: Tensor, extra: tuple[Tensor, ...], prompts: ModelPrompts, *, multimask: bool
     ) -> tuple[Tensor, Tensor]:
         count = 3 if multimask else 1
         scale = torch.tensor([1.0, 0.5, 2.0], device=features.device)[:count, None, None]

@@ -21,9 +21,10 @@ from redsam.attacks.goal import Goal
 from redsam.attacks.loop import Parts, Start, Trace, descend
 from redsam.attacks.parts import uniform, zero
 from redsam.errors import InputError
-from redsam.models.base import Segmenter, Select
+from redsam.models.base import Segmenter
 from redsam.models.geometry import Frame
 from redsam.models.resample import resize
+from redsam.models.values import Select
 from redsam.prompts import Prompt
 from redsam.threat import Budget, Threat, on_lattice
 from redsam.types import check_image, to_uint8

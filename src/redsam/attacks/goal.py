@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from redsam.attacks.loop import Evaluation
-from redsam.models.base import Encoding, Segmenter, Select
+from redsam.models.base import Segmenter
 from redsam.models.geometry import Frame
+from redsam.models.values import Encoding, Select
 from redsam.prompts import Prompt
 from redsam.registry import Entry
 

@@ -18,7 +18,8 @@ from redsam.bench.store import RunStore
 from redsam.bench.summary import Summary, summarise
 from redsam.data import Dataset
 from redsam.errors import InputError
-from redsam.models.base import Segmenter, Select
+from redsam.models.base import Segmenter
+from redsam.models.values import Select
 
 
 def audit(

@@ -13,7 +13,7 @@ from torch import Tensor
 from redsam.bench import rle
 from redsam.bench.spec import SCHEMA, Cell, JsonDict
 from redsam.metrics import boundary, boundary_width, iou, psnr, ssim
-from redsam.models.base import Masks
+from redsam.models.values import Masks
 from redsam.threat import Budget
 from redsam.types import Sample
 

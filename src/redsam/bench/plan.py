@@ -13,7 +13,8 @@ from redsam.bench.presets import Preset, Trial
 from redsam.bench.spec import SCHEMA, Cell, JsonDict, canonical, digest
 from redsam.data import Dataset, Protocol
 from redsam.errors import InputError
-from redsam.models.base import Segmenter, Select
+from redsam.models.base import Segmenter
+from redsam.models.values import Select
 from redsam.threat import Threat
 
 CLEAN: Mapping[str, Any] = {"kind": "none", "name": "none", "args": {}}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from redsam.errors import InputError
 from redsam.models.base import Segmenter
 from redsam.models.geometry import IMAGENET_MEAN, IMAGENET_STD, Frame, Kind, Rgb
+from redsam.models.values import ModelPrompts
 
 Embed = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
 Decode = Callable[..., tuple[Tensor, Tensor]]
@@ -57,20 +58,9 @@ class Custom(Segmenter):
         return (out, ()) if isinstance(out, Tensor) else (out[0], tuple(out[1:]))
 
     def _decode_group(
-        self,
-        features: Tensor,
-        extra: tuple[Tensor, ...],
-        *,
-        points: Tensor | None,
-        labels: Tensor | None,
-        boxes: Tensor | None,
-        masks: Tensor | None,
-        multimask: bool,
+        self, features: Tensor, extra: tuple[Tensor, ...], prompts: ModelPrompts, *, multimask: bool
     ) -> tuple[Tensor, Tensor]:
-        out = self._own_decode(
-            features, *extra, points=points, labels=labels, boxes=boxes, masks=masks, multimask=multimask
-        )
-        logits, iou = out
+        logits, iou = self._own_decode(features, *extra, **vars(prompts), multimask=multimask)
         if logits.ndim != 4 or iou.shape != logits.shape[:2] or len(logits) != len(features):
             raise InputError(
                 f"decode of {self.name} gave {tuple(logits.shape)} and {tuple(iou.shape)} for {len(features)} prompts.",

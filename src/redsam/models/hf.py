@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from redsam.errors import InputError
 from redsam.models.base import Segmenter
 from redsam.models.geometry import IMAGENET_MEAN, IMAGENET_STD, Frame, Kind, Rgb
+from redsam.models.values import ModelPrompts
 
 
 class TransformersSegmenter(Segmenter):
@@ -66,13 +67,14 @@ class TransformersSegmenter(Segmenter):
         side = int(self.net.config.prompt_encoder_config.image_size)
         return Frame(kind=self.kind, height=height, width=width, side=side, mean=self.mean, std=self.std)
 
-    def _prompt(
-        self, count: int, points: Tensor | None, labels: Tensor | None, boxes: Tensor | None, masks: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _prompt(self, count: int, prompts: ModelPrompts) -> tuple[Tensor, Tensor | None, Tensor]:
         """(position encoding Gx.., sparse Gx1xTxC or None, dense GxCxhxw), all in the model's precision."""
         place = self.net.get_image_wide_positional_embeddings().to(self.dtype).expand(count, -1, -1, -1)
         sparse, dense = self.net.prompt_encoder(
-            input_points=points, input_labels=labels, input_boxes=boxes, input_masks=masks
+            input_points=prompts.points,
+            input_labels=prompts.labels,
+            input_boxes=prompts.boxes,
+            input_masks=prompts.masks,
         )
         sparse = None if sparse is None else sparse.to(self.dtype)
         return place, sparse, dense.expand(count, -1, -1, -1).to(self.dtype)

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from redsam.errors import InputError
 from redsam.models.geometry import Frame
+from redsam.models.prediction import Prediction, select_logits
+from redsam.models.values import Encoding, Hooks, Images, Masks, ModelPrompts, Select
 from redsam.prompts import Prompt
 from redsam.types import to_uint8
-
-if TYPE_CHECKING:
-    from redsam.models.base import Encoding, Images, Masks, Prediction, Segmenter, Select
 
 # (number of points, has a box, has a mask): prompts that agree in it are decoded in one call.
 Structure = tuple[int, bool, bool]
 
 
-def encode(segmenter: Segmenter, images: Images, *, exact: bool = False) -> Encoding:
+def encode(segmenter: Hooks, images: Images, *, exact: bool = False) -> Encoding:
     """See `Segmenter.encode`."""
-    from redsam.models.base import Encoding
-
     stacks = [images] if isinstance(images, Tensor) else [image[None] for image in images]
     if not stacks or any(s.ndim != 4 or s.shape[1] != 3 or not s.is_floating_point() for s in stacks):
         shapes = ", ".join(f"{tuple(s.shape)} {s.dtype}" for s in stacks[:3]) or "none"
@@ -42,11 +38,9 @@ def encode(segmenter: Segmenter, images: Images, *, exact: bool = False) -> Enco
 
 
 def decode(
-    segmenter: Segmenter, encoding: Encoding, prompts: Sequence[Sequence[Prompt]], *, multimask: bool = True
+    segmenter: Hooks, encoding: Encoding, prompts: Sequence[Sequence[Prompt]], *, multimask: bool = True
 ) -> Prediction:
     """See `Segmenter.decode`."""
-    from redsam.models.base import Prediction
-
     if len(prompts) != len(encoding.frames):
         raise InputError(f"{len(encoding.frames)} images came with {len(prompts)} lists of prompts.")
     flat = [(owner, prompt) for owner, ps in enumerate(prompts) for prompt in ps]
@@ -67,7 +61,7 @@ def decode(
             segmenter._decode_group(
                 encoding.features.index_select(0, owners),
                 tuple(e.index_select(0, owners) for e in encoding.extra),
-                **parts,
+                parts,
                 multimask=multimask,
             )
         )
@@ -80,7 +74,7 @@ def decode(
 
 
 def predict(
-    segmenter: Segmenter,
+    segmenter: Hooks,
     images: Images,
     prompts: Sequence[Sequence[Prompt]],
     *,
@@ -88,9 +82,6 @@ def predict(
     reference: Sequence[Tensor] | None = None,
 ) -> list[Masks]:
     """See `Segmenter.predict`."""
-    from redsam.models.base import Masks
-    from redsam.models.select import select_logits
-
     prediction = decode(segmenter, encode(segmenter, images, exact=True), prompts, multimask=select != "single")
     logits, choices, ious = select_logits(prediction, select=select, reference=reference)
     return [Masks(masks=x > 0, logits=x, iou=i, choice=c) for x, c, i in zip(logits, choices, ious, strict=True)]
@@ -110,13 +101,13 @@ def _lattice(images: Tensor) -> Tensor:
 
 
 def _tensors(
-    segmenter: Segmenter, encoding: Encoding, members: list[tuple[int, Prompt]], structure: Structure
-) -> dict[str, Tensor | None]:
-    """Prompts of one structure in the model's own frame: points Gx1xNx2, labels Gx1xN, boxes Gx1x4, masks Gx1xhxw."""
+    segmenter: Hooks, encoding: Encoding, members: list[tuple[int, Prompt]], structure: Structure
+) -> ModelPrompts:
+    """Prompts of one structure, laid into the model's own frame."""
     n_points, has_box, has_mask = structure
     device = encoding.features.device
     frames = [encoding.frames[owner] for owner, _ in members]
-    out: dict[str, Tensor | None] = {"points": None, "labels": None, "boxes": None, "masks": None}
+    out: dict[str, Tensor] = {}
     if n_points:
         rows = [
             frame.coordinates(torch.tensor(p.points, dtype=torch.float64))
@@ -137,7 +128,7 @@ def _tensors(
             if p.mask is not None
         ]
         out["masks"] = torch.stack(logits).to(device, segmenter.dtype)
-    return out
+    return ModelPrompts(**out)
 
 
 def _coordinates(values: Tensor, device: torch.device) -> Tensor:

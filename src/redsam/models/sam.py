@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from redsam.models.hf import TransformersSegmenter
+from redsam.models.values import ModelPrompts
 from redsam.registry import register
 
 
@@ -28,17 +29,9 @@ class Sam(TransformersSegmenter):
         return self.net.vision_encoder(pixels).last_hidden_state, ()
 
     def _decode_group(
-        self,
-        features: Tensor,
-        extra: tuple[Tensor, ...],
-        *,
-        points: Tensor | None,
-        labels: Tensor | None,
-        boxes: Tensor | None,
-        masks: Tensor | None,
-        multimask: bool,
+        self, features: Tensor, extra: tuple[Tensor, ...], prompts: ModelPrompts, *, multimask: bool
     ) -> tuple[Tensor, Tensor]:
-        place, sparse, dense = self._prompt(len(features), points, labels, boxes, masks)
+        place, sparse, dense = self._prompt(len(features), prompts)
         low_res, iou = self.net.mask_decoder(
             image_embeddings=features,
             image_positional_embeddings=place,

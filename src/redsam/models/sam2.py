@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from redsam.models.hf import TransformersSegmenter
+from redsam.models.values import ModelPrompts
 from redsam.registry import register
 
 
@@ -42,20 +44,13 @@ class Sam2(TransformersSegmenter):
         return low, (high, middle)
 
     def _decode_group(
-        self,
-        features: Tensor,
-        extra: tuple[Tensor, ...],
-        *,
-        points: Tensor | None,
-        labels: Tensor | None,
-        boxes: Tensor | None,
-        masks: Tensor | None,
-        multimask: bool,
+        self, features: Tensor, extra: tuple[Tensor, ...], prompts: ModelPrompts, *, multimask: bool
     ) -> tuple[Tensor, Tensor]:
-        if points is None and boxes is None:  # a mask alone: the official forward adds one point that is none
-            points = torch.zeros(len(features), 1, 1, 2, device=features.device)
-            labels = -torch.ones(len(features), 1, 1, dtype=torch.int64, device=features.device)
-        place, sparse, dense = self._prompt(len(features), points, labels, boxes, masks)
+        if prompts.points is None and prompts.boxes is None:  # a mask alone: the official forward adds a point of none
+            nowhere = torch.zeros(len(features), 1, 1, 2, device=features.device)
+            label = -torch.ones(len(features), 1, 1, dtype=torch.int64, device=features.device)
+            prompts = replace(prompts, points=nowhere, labels=label)
+        place, sparse, dense = self._prompt(len(features), prompts)
         low_res, iou = self.net.mask_decoder(
             image_embeddings=features,
             image_positional_embeddings=place,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from redsam.models.sam import Sam, tiny_vit_config
+from redsam.models.values import ModelPrompts
 from redsam.registry import register
 
 
@@ -22,17 +23,9 @@ class SamHQ(Sam):
         return out.last_hidden_state, tuple(out.intermediate_embeddings[:1])
 
     def _decode_group(
-        self,
-        features: Tensor,
-        extra: tuple[Tensor, ...],
-        *,
-        points: Tensor | None,
-        labels: Tensor | None,
-        boxes: Tensor | None,
-        masks: Tensor | None,
-        multimask: bool,
+        self, features: Tensor, extra: tuple[Tensor, ...], prompts: ModelPrompts, *, multimask: bool
     ) -> tuple[Tensor, Tensor]:
-        place, sparse, dense = self._prompt(len(features), points, labels, boxes, masks)
+        place, sparse, dense = self._prompt(len(features), prompts)
         low_res, iou = self.net.mask_decoder(
             image_embeddings=features,
             image_positional_embeddings=place,

@@ -8,7 +8,7 @@ import torch
 from redsam.errors import InputError
 from redsam.models import Prediction
 from redsam.models.geometry import Frame
-from redsam.models.select import select_logits
+from redsam.models.prediction import select_logits
 
 
 def _prediction() -> Prediction:

@@ -1,17 +1,35 @@
-"""Which of a prompt's masks is the answer: highest predicted IoU, largest area, best against a reference, or single."""
+"""Prediction: all masks of all prompts, and which of a prompt's masks is the answer: highest predicted IoU, largest
+area, best against a reference, or single."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from redsam.errors import InputError
+from redsam.models.geometry import Frame
+from redsam.models.values import Select
 
-if TYPE_CHECKING:
-    from redsam.models.base import Prediction, Select
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """Masks of N prompts over B images, still in the model's own low-resolution frame.
+
+    low_res: NxMxhxw logits (M masks per prompt). iou: NxM predicted IoU. owner: N, the image each prompt belongs to, in
+    image order, prompts of one image in the order given. `logits` brings them to original pixels.
+    """
+
+    low_res: Tensor
+    iou: Tensor
+    owner: tuple[int, ...]
+    frames: tuple[Frame, ...]
+
+    def logits(self, *, select: Select = "iou", reference: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Per image the P_i x H_i x W_i logits of the selected mask. `reference` (bool P_i x H_i x W_i) for "best"."""
+        return select_logits(self, select=select, reference=reference)[0]
 
 
 def select_logits(
