@@ -35,13 +35,13 @@ def decode_all(
     """K prompts of one structure per image: points BxKxNx2, labels BxKxN, boxes BxKx4 in model pixels; masks Bx1xhxw
     logits (K must then be 1). Returns logits BxKx4xhxw, predicted IoU BxKx4; token 0 is the single-mask token."""
     decoder = model.mask_decoder
-    position = model.get_image_wide_positional_embeddings().to(features.dtype)
     batch = features.shape[0]
     if points is None and boxes is None and high:  # SAM 2 gives a mask-only prompt an empty point
         points = torch.zeros(batch, 1, 1, 2, device=features.device)
         labels = -torch.ones(batch, 1, 1, dtype=torch.int, device=features.device)
-    sparse, dense = model.prompt_encoder(points, labels, boxes, masks)
-    position = position.repeat(batch, 1, 1, 1)
+    with torch.autocast(features.device.type, enabled=False):  # in bfloat16 a coordinate would be off by a pixel
+        position = model.get_image_wide_positional_embeddings().repeat(batch, 1, 1, 1)
+        sparse, dense = model.prompt_encoder(points, labels, boxes, masks)
     count = 1 if sparse is None else sparse.shape[1]
     first = [decoder.obj_score_token.weight] if high else []
     tokens = torch.cat([*first, decoder.iou_token.weight, decoder.mask_tokens.weight])

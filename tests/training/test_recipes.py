@@ -53,6 +53,18 @@ def test_all_tokens_equal_the_official_forward(family: str, kind: str) -> None:
     assert torch.allclose(iou[:, :, 1:], official.iou_scores, atol=1e-5)
 
 
+def test_half_precision_does_not_move_the_prompts() -> None:
+    net: Any = tiny("sam").net  # type: ignore[attr-defined]
+    side = int(net.config.prompt_encoder_config.image_size)
+    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
+    points, labels = torch.tensor([[[[float(side - 3), 11.0]]]]), torch.ones(1, 1, 1).int()
+    with torch.no_grad():
+        exact = forward.decode_all(net, *forward.embed(net, pixels), points=points, labels=labels)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            half = forward.decode_all(net, *forward.embed(net, pixels), points=points, labels=labels)[0].float()
+    assert (half - exact).abs().max() < 0.05 * exact.abs().max()
+
+
 def test_a_step_teaches_every_part() -> None:
     net: Any = tiny("sam").net  # type: ignore[attr-defined]
     net.requires_grad_(True)
