@@ -56,7 +56,7 @@ def measure(name: str, data: Path, *, device: str, limit: int | None) -> dict[st
     """Rows of one model on both sets."""
     segmenter = load(name, device=device)
     size = sum(p.numel() for p in segmenter.model.parameters())
-    rows: dict[str, Any] = {"model": name, "parameters": size, "fingerprint": segmenter.fingerprint()}
+    rows: dict[str, Any] = {"model": Path(name).name, "parameters": size, "fingerprint": segmenter.fingerprint()}
     weak = False
     for part in SETS:
         with tempfile.TemporaryDirectory() as folder:

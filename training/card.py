@@ -58,6 +58,7 @@ def card(name: str, facts: dict[str, Any], row: dict[str, Any]) -> str:
         f"{facts['batch']} images x 8 prompts, {facts['minutes']} minutes on {facts['device']} with {facts['threads']} "
         f"threads, seed {facts['seed']}, torch {facts['torch']}"
         + (f", started from {facts['start']}" if facts.get("start") else "")
+        + (f" ({facts['note']})" if facts.get("note") else "")
         + ". Weights are an exponential moving average, stored in half precision.", "",
         "## Data and terms", "",
         "The weights are offered for research and testing only, without any warranty; most of the photographs they "
