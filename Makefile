@@ -16,7 +16,7 @@ test: $(VENV)/.dev
 
 # The picture of the README.
 picture: $(VENV)/.run
-	$(BIN)/redsam attack src/redsam/data/demo/flower.jpg --model lab-b --box 102,51,267,216 --out build/picture
+	$(BIN)/redsam attack src/redsam/data/demo/coins.jpg --model lab-b --box 305,16,365,72 --out build/picture
 	mkdir -p docs
 	$(BIN)/python -c "from PIL import Image; Image.open('build/picture/figure.png').convert('RGB').save('docs/attack.webp', quality=80)"
 
