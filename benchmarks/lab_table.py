@@ -32,6 +32,7 @@ from redsam.report.verdict import BARS
 SETS = ("bsds_test", "coco_panoptic_val")
 LEVELS = (1, 2, 4, 8)
 STEPS = 40
+IMAGES = 50
 ROW = (
     "model", "data", "prompt_kind", "eps", "n_prompts", "n_images", "n_failed", "miou_clean", "miou_clean_lo",
     "miou_clean_hi", "miou_adv", "miou_adv_lo", "miou_adv_hi", "delta", "delta_lo", "delta_hi", "asr50", "asr50_lo",
@@ -63,12 +64,17 @@ def job(model: str, part: str, level: int, args: argparse.Namespace) -> tuple[li
     return rows, [{k: v for k, v in c.items() if k not in ("cells", "threat")} for c in pairs]
 
 
+def command(limit: int) -> str:
+    """What to type for this table."""
+    return COMMAND if limit == IMAGES else f"{COMMAND} --limit {limit}"
+
+
 def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]], limit: int) -> str:
     """The table for people, with what it says of boxes against points."""
     weak = {r["model"] for r in rows if r["miou_clean"] < BARS[r["prompt_kind"]]}
     lines = [
         f"PGD-{STEPS}, {limit} images a set, mean IoU against ground truth [95 % interval]; ASR at 8/255; "
-        f"printed by `{COMMAND}`.", "",
+        f"printed by `{command(limit)}`.", "",
         "| model | set | prompt | clean | 1/255 | 2/255 | 4/255 | 8/255 | ASR@50 | ASR@10 | n |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -104,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="names or folders (default: every bundled model)")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/eval"))
-    parser.add_argument("--limit", type=int, default=50, help="images a set")
+    parser.add_argument("--limit", type=int, default=IMAGES, help="images a set")
     parser.add_argument("--work", type=Path, default=Path("build/lab-table"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/lab_table.json"))
     parser.add_argument("--readme", type=Path, default=None)
@@ -123,7 +129,7 @@ def main() -> None:
     text = markdown(rows, pairs, args.limit)
     print(text)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"command": COMMAND, "rows": rows, "contrasts": pairs}, indent=1) + "\n")
+    args.out.write_text(json.dumps({"command": command(args.limit), "rows": rows, "contrasts": pairs}, indent=1) + "\n")
     if args.readme:
         page = args.readme.read_text()
         before, rest = page.split(BEGIN)
