@@ -11,18 +11,21 @@ import math
 import torch
 from torch import Tensor, nn
 
+from redsam.models import initialise as start
+
 
 def initialise(model: nn.Module, *, pixels: Tensor, seed: int) -> None:
-    """Re-initialise in place. pixels: a Bx3xSxS batch of normalised photographs, for the patch embedding."""
+    """Re-initialise in place. pixels: a Bx3xSxS batch of normalised photographs, for the patch embedding.
+
+    The library's own start comes first. It also gives the image grid and the prompts one position code: a fresh
+    Sam2Model draws two, and then no prompt says where it is.
+    """
+    start(model, seed=seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith("positional_embedding"):
+            parameter.requires_grad_(False)  # a buffer in Meta's code
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding | nn.LayerNorm):
-                module.reset_parameters()
-        for name, parameter in model.named_parameters():
-            if name.endswith("positional_embedding"):  # Meta's scale is 1; transformers' is hidden_size / 2
-                parameter.normal_(0, 1) if not parameter.requires_grad else nn.init.normal_(parameter)
-                parameter.requires_grad_(False)  # a buffer in Meta's code
         for module in model.modules():
             kind = type(module).__name__
             if kind == "SamVisionEncoder":

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import forward
+import init
 import muon
 import numpy as np
 import objective
 import pack
 import packed
 import pytest
+import recipes
 import torch
 import transfer
 from PIL import Image
@@ -51,6 +53,18 @@ def test_all_tokens_equal_the_official_forward(family: str, kind: str) -> None:
     assert logits.shape[2] == 4
     assert torch.allclose(logits[:, :, 1:], official.pred_masks, atol=1e-5)
     assert torch.allclose(iou[:, :, 1:], official.iou_scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lab-b", "lab2"])
+def test_a_fresh_model_has_one_position_code_for_image_and_prompts(name: str) -> None:
+    recipe = recipes.RECIPES[name]
+    net: Any = recipes.build(recipe)
+    pixels = torch.randn(64, 3, recipe.side, recipe.side, generator=torch.Generator().manual_seed(1))
+    init.initialise(net, pixels=pixels, seed=0)
+    grid = net.shared_image_embedding.positional_embedding
+    prompt = net.prompt_encoder.shared_embedding.positional_embedding
+    assert torch.equal(grid, prompt) and not grid.requires_grad
+    assert 0.7 < float(grid.std()) < 1.3
 
 
 def test_half_precision_does_not_move_the_prompts() -> None:

@@ -79,6 +79,19 @@ class TransformersSegmenter(Segmenter):
         sparse = None if sparse is None else sparse.to(self.dtype)
         return place, sparse, dense.expand(count, -1, -1, -1).to(self.dtype)
 
+    def _masks(self, features: Tensor, prompts: ModelPrompts, *, multimask: bool, **more: Any) -> tuple[Tensor, Tensor]:
+        """The decoder's (GxMxhxw logits, GxM predicted IoU); `more` is what only this family's decoder takes."""
+        place, sparse, dense = self._prompt(len(features), prompts)
+        low_res, iou = self.net.mask_decoder(
+            image_embeddings=features,
+            image_positional_embeddings=place,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+            **more,
+        )[:2]
+        return low_res[:, 0], iou[:, 0]
+
 
 def cast_model(model: nn.Module, *, device: str | torch.device, dtype: torch.dtype) -> nn.Module:
     """Move and cast; in half precision the position encodings stay in float32 (see above)."""

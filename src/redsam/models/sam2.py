@@ -50,16 +50,7 @@ class Sam2(TransformersSegmenter):
             nowhere = torch.zeros(len(features), 1, 1, 2, device=features.device)
             label = -torch.ones(len(features), 1, 1, dtype=torch.int64, device=features.device)
             prompts = replace(prompts, points=nowhere, labels=label)
-        place, sparse, dense = self._prompt(len(features), prompts)
-        low_res, iou = self.net.mask_decoder(
-            image_embeddings=features,
-            image_positional_embeddings=place,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-            high_resolution_features=list(extra),
-        )[:2]
-        return low_res[:, 0], iou[:, 0]
+        return self._masks(features, prompts, multimask=multimask, high_resolution_features=list(extra))
 
     @classmethod
     def tiny(cls, image_size: int) -> nn.Module:

@@ -25,17 +25,9 @@ class SamHQ(Sam):
     def _decode_group(
         self, features: Tensor, extra: tuple[Tensor, ...], prompts: ModelPrompts, *, multimask: bool
     ) -> tuple[Tensor, Tensor]:
-        place, sparse, dense = self._prompt(len(features), prompts)
-        low_res, iou = self.net.mask_decoder(
-            image_embeddings=features,
-            image_positional_embeddings=place,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-            hq_token_only=False,
-            intermediate_embeddings=list(extra),
-        )[:2]
-        return low_res[:, 0], iou[:, 0]
+        return self._masks(
+            features, prompts, multimask=multimask, hq_token_only=False, intermediate_embeddings=list(extra)
+        )
 
     @classmethod
     def tiny(cls, image_size: int) -> nn.Module:
