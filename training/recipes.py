@@ -77,7 +77,7 @@ RECIPES = {
     for r in (
         Recipe(name="lab-b", family="sam", config=sam_config(width=160, depth=6, heads=5, every=3)),
         Recipe(name="lab-l", family="sam", config=sam_config(width=192, depth=8, heads=6, every=4), seed=1),
-        Recipe(name="lab-h", family="sam", config=sam_config(width=256, depth=8, heads=8, every=4), seed=2),
+        Recipe(name="lab-h", family="sam", config=sam_config(width=224, depth=8, heads=7, every=4), seed=2),
         Recipe(name="lab2", family="sam2", config=sam2_config(), seed=3),
     )
 }

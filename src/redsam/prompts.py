@@ -102,3 +102,15 @@ def box(x0: float, y0: float, x1: float, y1: float) -> Prompt:
 def mask(prior: NDArray[Any]) -> Prompt:
     """One HxW rough mask."""
     return Prompt(mask=np.asarray(prior, dtype=bool))
+
+
+def shift(before: Prompt, after: Prompt) -> float:
+    """How far the farthest point or box corner moved, in pixels (Euclidean). Raises InputError when the two are not
+    one prompt moved: other counts, labels, masks or texts."""
+    same = (before.labels, before.box is None, before.text) == (after.labels, after.box is None, after.text)
+    if not same or before.mask is not after.mask:
+        raise InputError("A shifted prompt must keep its points, labels, mask and text.")
+    pairs = list(zip(before.points, after.points, strict=True))
+    if before.box is not None and after.box is not None:
+        pairs += [(before.box[:2], after.box[:2]), (before.box[2:], after.box[2:])]
+    return max((math.dist(a, b) for a, b in pairs), default=0.0)

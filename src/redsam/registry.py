@@ -42,7 +42,7 @@ class Entry:
         return (getattr(self.obj, "__doc__", None) or "").strip().split("\n")[0]
 
 
-def register(kind: str, name: str, **meta: Any) -> Callable[[T], T]:
+def register(kind: str, name: str, /, **meta: Any) -> Callable[[T], T]:
     """Declare the decorated object as `name` of `kind`; a second declaration of one name is a programming error."""
 
     def declare(obj: T) -> T:

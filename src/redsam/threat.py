@@ -1,7 +1,8 @@
 """Threat: what the attacker may change and knows, and the only code that projects, rounds and measures.
 
 Images are float32 Bx3xHxW in [0, 1]; delivered images are uint8. Units of `eps`: linf in [0, 1] (8/255, not 8), l2 the
-root of the summed squares over the whole image in [0, 1] units, l0 a number of pixels (an RGB triple counts as one).
+root of the summed squares over the whole image in [0, 1] units, l0 a number of pixels (an RGB triple counts as one),
+shift the distance in pixels that a point or a corner of a box may move while the image stays as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from redsam.errors import BudgetViolation, InputError
 from redsam.types import from_uint8, to_uint8
 
-Norm = Literal["linf", "l2", "l0"]
+Norm = Literal["linf", "l2", "l0", "shift"]
 Space = Literal["image", "model"]
 Region = Literal["all", "object", "background"]
 Knowledge = Literal["white-box", "transfer", "score", "none"]
@@ -27,11 +28,13 @@ TINY = 1e-6
 
 
 class Budget(NamedTuple):
-    """What a delivered uint8 image spends against its clean uint8 image; linf and l2 in [0, 1] units, l0 in pixels."""
+    """What a delivered uint8 image spends against its clean uint8 image; linf and l2 in [0, 1] units, l0 in pixels;
+    shift: how far its prompts moved, in pixels."""
 
     linf: float
     l2: float
     l0: int
+    shift: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +103,12 @@ class Threat:
 
     @property
     def label(self) -> str:
-        """For tables: `linf 8/255`, `l2 1.5`, `l0 100 px`."""
+        """For tables: `linf 8/255`, `l2 1.5`, `l0 100 px`, `shift 5 px`."""
         if self.norm == "linf":
             levels = self.eps * 255
             whole = abs(levels - round(levels)) < 1e-4
             return f"linf {round(levels)}/255" if whole else f"linf {levels:.3g}/255"
-        return f"l2 {self.eps:g}" if self.norm == "l2" else f"l0 {int(self.eps)} px"
+        return {"l2": f"l2 {self.eps:g}", "l0": f"l0 {int(self.eps)} px"}.get(self.norm, f"shift {self.eps:g} px")
 
     # --- region ------------------------------------------------------------------------------------------------------
     def region_mask(self, masks: Sequence[Tensor]) -> Tensor | None:
@@ -121,6 +124,8 @@ class Threat:
 
         For l2 the ball and the box are applied one after the other, which stays inside both.
         """
+        if self.norm == "shift":
+            return clean
         delta = (adv.clamp(0, 1) if self.norm != "l2" else adv) - clean
         if region is not None:
             delta = delta * region
@@ -141,6 +146,8 @@ class Threat:
         falls short of the perturbation's length (a faint one would vanish), the strongest values go up one level.
         """
         base = to_uint8(clean).to(torch.int32)
+        if self.norm == "shift":
+            return to_uint8(clean)
         wanted = adv.detach().double() * 255 - base
         if region is not None:
             wanted = wanted * region
@@ -170,6 +177,8 @@ class Threat:
         """Measure one delivered uint8 3xHxW image; raise BudgetViolation when it lies outside. region: 1xHxW bool."""
         spent = self.measure(adv, clean)
         allowed = self.eps if self.lattice else self.eps + self._rounding(adv)
+        if self.norm == "shift" and spent.l0:
+            raise BudgetViolation(f"{where}: {spent.l0} pixels changed, the budget moves prompts only.")
         if self.space == "image" and getattr(spent, self.norm) > allowed * (1 + TINY) + 1e-9:
             raise BudgetViolation(f"{where}: {self.norm} is {getattr(spent, self.norm):g}, the budget {self.eps:g}.")
         if self.space == "image" and region is not None and bool(((adv != clean).any(0, keepdim=True) & ~region).any()):
@@ -191,7 +200,7 @@ class Threat:
 
     def _rounding(self, image: Tensor) -> float:
         """How far rounding to the nearest level alone can carry an image beyond eps (`lattice=False`)."""
-        return {"linf": 0.5 / 255, "l2": 0.5 / 255 * math.sqrt(image.numel()), "l0": 0.0}[self.norm]
+        return {"linf": 0.5 / 255, "l2": 0.5 / 255 * math.sqrt(image.numel())}.get(self.norm, 0.0)
 
 
 def on_lattice(images: Tensor) -> bool:

@@ -27,6 +27,7 @@ from redsam.attacks.loop import descend
 from redsam.attacks.mifgsm import MIFGSM
 from redsam.attacks.parts import given
 from redsam.attacks.pgd import PGD
+from redsam.attacks.task import Task
 from redsam.models import Segmenter, lab_names, load, tiny
 from redsam.prompts import Prompt, box, point
 from redsam.threat import Threat
@@ -157,7 +158,8 @@ def test_pgd_equals_art_from_the_same_random_start(segmenter: Segmenter, threat:
     """ART draws its own starts, so its inner step is called with ours and its ball stays around the clean image."""
     evasion = pytest.importorskip("art.attacks.evasion")
     clean, attack = images_for(threat), PGD(steps=8, keep_best=False)
-    goal = Goal(segmenter=segmenter, objective=registry.get("objective", "vanish"), prompts=PROMPTS)
+    task = Task(segmenter=segmenter, clean=clean, prompts=PROMPTS)
+    goal = Goal(task=task, objective=registry.get("objective", "vanish"))
     parts = attack.parts(threat)
     still = replace(parts, steps=1, rule=lambda g, s: s.x)
     x = descend(goal, clean, threat=threat, parts=still, seeds=[4, 5]).images.numpy()
@@ -226,7 +228,8 @@ def test_apgd_equals_the_authors_code_in_torchattacks(segmenter: Segmenter, thre
     else:
         t = torch.randn(clean.shape)
         start = clean + threat.eps * t / t.flatten(1).norm(dim=1)[:, None, None, None]
-    goal = Goal(segmenter=segmenter, objective=registry.get("objective", "vanish"), prompts=PROMPTS)
+    task = Task(segmenter=segmenter, clean=clean, prompts=PROMPTS)
+    goal = Goal(task=task, objective=registry.get("objective", "vanish"))
     parts = replace(APGD(steps=steps).parts(threat), start=given(start.clamp(0, 1)))
     found = descend(goal, clean, threat=threat, parts=parts, seeds=[0, 0]).images
     assert float(((found - theirs).abs() <= 1 / 255).float().mean()) >= 0.999

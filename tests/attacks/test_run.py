@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from redsam.attacks.apgd import APGD
-from redsam.attacks.base import Attack
 from redsam.attacks.bim import BIM
 from redsam.attacks.fgsm import FGSM
 from redsam.attacks.goal import Goal
+from redsam.attacks.gradient import GradientAttack
 from redsam.attacks.loop import Parts
 from redsam.attacks.mifgsm import MIFGSM
 from redsam.attacks.parts import zero
 from redsam.attacks.pgd import PGD
+from redsam.attacks.task import Task
 from redsam.errors import BudgetViolation, RedsamError
 from redsam.models import tiny
 from redsam.models.resample import resize
@@ -110,7 +111,7 @@ def test_pixels_outside_the_region_do_not_change(toy_class: Any, region: Any, ch
     assert result.budget[0].l0 == changed
     mask = model.predict(image, prompts())[0].masks.any(0)
     moved = (result.images != to_uint8(image)).any(1)[0]
-    goal = Goal(segmenter=model, objective=get("objective", "vanish"), prompts=prompts())
+    goal = Goal(task=Task(segmenter=model, clean=image, prompts=prompts()), objective=get("objective", "vanish"))
     # What was searched is what was delivered: the loop too kept to the region.
     assert torch.allclose(goal(from_uint8(result.images), [0], 1.0).rank, result.losses[-1], rtol=1e-4)
     if region != "all":
@@ -188,7 +189,7 @@ def bad_calls() -> dict[str, tuple[Attack, dict[str, Any], str]]:
         "seeds of another batch": (PGD(), {"seeds": [1, 2]}, "seeds"),
         "reference of another size": (PGD(objective="bce"), {"reference": [half]}, "references"),
         "norm not searched": (BIM(), {"threat": Threat(norm="l2", eps=1)}, "does not search in l2"),
-        "no gradients allowed": (PGD(), {"threat": Threat(knowledge="score")}, "follows gradients"),
+        "no gradients allowed": (PGD(), {"threat": Threat(knowledge="score")}, "needs knowledge white-box"),
         "too few queries": (PGD(steps=10), {"threat": Threat(queries=10)}, "at most 9 steps"),
         "no steps": (PGD(steps=0), {}, "0 steps"),
         "unknown objective": (PGD(objective="vanisch"), {}, "vanish"),
@@ -211,9 +212,9 @@ def test_queries_that_suffice_are_granted(toy_class: Any) -> None:
 
 
 def test_a_new_attack_is_one_class_and_the_base_keeps_it_honest(toy_class: Any) -> None:
-    @register("attack", "test-wild", norms=("linf",))
+    @register("attack", "test-wild", norms=("linf",), kind="white-box", knowledge=("white-box",))
     @dataclass(frozen=True, kw_only=True)
-    class Wild(Attack):
+    class Wild(GradientAttack):
         """Jumps far out of the ball."""
 
         def parts(self, threat: Threat) -> Parts:
@@ -232,13 +233,13 @@ def test_the_two_frames_agree_on_the_clean_image(family: str) -> None:
     model = tiny(family)
     image = from_uint8(torch.randint(0, 256, (1, 3, 37, 90), dtype=torch.uint8,
                                      generator=torch.Generator().manual_seed(2)))  # fmt: skip
-    call: dict[str, Any] = {
-        "segmenter": model, "objective": get("objective", "bce"), "prompts": [[point(70, 30), box(9, 3, 80, 30)]],
-        "reference": [torch.arange(37 * 90).view(1, 37, 90).repeat(2, 1, 1) % 7 > 2],
-    }  # fmt: skip
-    frame = model.frame(37, 90)
-    here = Goal(**call)(image, [0], 0.5).rank
-    there = Goal(**call, frame=frame)(resize(image, frame.content), [0], 0.5).rank
+    task = Task(
+        segmenter=model, clean=image, prompts=[[point(70, 30), box(9, 3, 80, 30)]],
+        reference=[torch.arange(37 * 90).view(1, 37, 90).repeat(2, 1, 1) % 7 > 2],
+    )  # fmt: skip
+    frame, bce = model.frame(37, 90), get("objective", "bce")
+    here = Goal(task=task, objective=bce)(image, [0], 0.5).rank
+    there = Goal(task=replace(task, frame=frame), objective=bce)(resize(image, frame.content), [0], 0.5).rank
     assert torch.allclose(here, there, rtol=1e-5)
-    result = PGD(steps=2).run(model, image, call["prompts"], threat=Threat(space="model"))
+    result = PGD(steps=2).run(model, image, task.prompts, threat=Threat(space="model"))
     assert result.images.shape == image.shape

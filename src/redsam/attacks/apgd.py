@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from redsam.attacks.base import Attack
+from redsam.attacks.gradient import GradientAttack
 from redsam.attacks.loop import Parts, Rule, State
 from redsam.attacks.parts import steepest, uniform
 from redsam.registry import register
@@ -19,10 +19,10 @@ FIRST_GAP, GAP_SHRINKS, LEAST_GAP = 0.22, 0.03, 0.06
 
 
 @register("attack", "apgd", paper="Reliable Evaluation of Adversarial Robustness (Croce & Hein)", year=2020,
-          url="https://arxiv.org/abs/2003.01690", norms=("linf", "l2"), knowledge=("white-box", "transfer"),
-          cost="steps gradients")  # fmt: skip
+          url="https://arxiv.org/abs/2003.01690", norms=("linf", "l2"), kind="white-box",
+          knowledge=("white-box", "transfer"), cost="steps gradients")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
-class APGD(Attack):
+class APGD(GradientAttack):
     """Auto-PGD, one run from a random start; no step size to choose.
 
     steps 100 and rho 0.75 as published. Always delivers the best iterate. Deviations: the linf start is uniform in the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from redsam.attacks.base import Attack
+from redsam.attacks.gradient import GradientAttack
 from redsam.attacks.loop import Parts
 from redsam.attacks.parts import fixed_step
 from redsam.registry import register
@@ -12,10 +12,10 @@ from redsam.threat import Threat
 
 
 @register("attack", "bim", paper="Adversarial Examples in the Physical World (Kurakin et al.)", year=2017,
-          url="https://arxiv.org/abs/1607.02533", norms=("linf",), knowledge=("white-box", "transfer"),
-          cost="steps gradients")  # fmt: skip
+          url="https://arxiv.org/abs/1607.02533", norms=("linf",), kind="white-box",
+          knowledge=("white-box", "transfer"), cost="steps gradients")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
-class BIM(Attack):
+class BIM(GradientAttack):
     """Sign steps of one grey level from the clean image, clipped to the ball.
 
     steps None is the paper's rule min(eps + 4, 1.25 eps) with eps in grey levels, rounded, at least 1. step_size in

@@ -1,4 +1,4 @@
-"""Goal: a segmenter, its prompts and an objective as the one function that the loop minimises.
+"""Goal: a task and an objective as the one function that the loop minimises.
 
 One encoder pass serves all prompts of an image; per-prompt losses are averaged inside the image.
 """
@@ -6,16 +6,14 @@ One encoder pass serves all prompts of an image; per-prompt losses are averaged 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from redsam.attacks.loop import Evaluation
-from redsam.models.base import Segmenter
-from redsam.models.geometry import Frame
+from redsam.attacks.task import Task
 from redsam.models.values import Encoding, Select
-from redsam.prompts import Prompt
 from redsam.registry import Entry
 
 # Half precision has no room for the small gradients of a mean over a million pixels; every step rule is blind to scale.
@@ -24,36 +22,26 @@ HALF_SCALE = 2.0**10
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Goal:
-    """objective: registry entry. prompts: per image. reference: per image bool P_i x H x W on the device, None when
-    nothing looks at it. clean: features of the clean images, for objectives on features. stop_at: an image has reached
-    its goal when the IoU of each of its prompts with the reference is at most this (at least this, for an objective
-    that aims towards its reference). frame: set when the attacked images live in the model's own frame."""
+    """task: images, prompts and references. objective: registry entry. clean: features of the clean images, for
+    objectives on features. stop_at: an image has reached its goal when the IoU of each of its prompts with the
+    reference is at most this (at least this, for an objective that aims towards its reference)."""
 
-    segmenter: Segmenter
+    task: Task
     objective: Entry
-    prompts: Sequence[Sequence[Prompt]]
     select: Select = "iou"
-    reference: Sequence[Tensor] | None = None
-    clean: Tensor | None = None
     stop_at: float | None = None
-    frame: Frame | None = None
-
-    def encode(self, images: Tensor) -> Encoding:
-        """nx3xHxW, or nx3xhxw in the model's frame, to an Encoding whose masks come back in original pixels."""
-        encoding = self.segmenter.encode(images)
-        # In the model's frame the resize inside `encode` changes nothing; prompts and masks keep the original frame.
-        return encoding if self.frame is None else replace(encoding, frames=(self.frame,) * len(images))
+    clean: Tensor | None = None
 
     def __call__(self, images: Tensor, active: Sequence[int], progress: float) -> Evaluation:
         """`loop.Evaluate`."""
-        encoding = self.encode(images)
+        encoding = self.task.encode(images)
         losses: list[Tensor] = []  # the loss, then what ranks it when that is something else
         reached = None
         if self.clean is not None:
             clean = self.clean if len(active) == len(self.clean) else self.clean[list(active)]
             losses = [self.objective.obj(encoding.features, clean)]
         if self.clean is None or self.stop_at is not None:
-            reference = None if self.reference is None else [self.reference[i] for i in active]
+            reference = None if self.task.reference is None else [self.task.reference[i] for i in active]
             logits, owner = self._logits(encoding, active, reference)
             truth = torch.zeros_like(logits, dtype=torch.bool) if reference is None else torch.cat(reference)
             if self.clean is None:
@@ -61,7 +49,7 @@ class Goal:
                 losses = [_per_image(self.objective.obj(logits, truth, progress=p), owner, len(active)) for p in at]
             if self.stop_at is not None:
                 reached = self._reached(logits.detach() > 0, truth, owner, len(active), self.stop_at)
-        scale = HALF_SCALE if self.segmenter.dtype == torch.float16 else 1.0
+        scale = HALF_SCALE if self.task.segmenter.dtype == torch.float16 else 1.0
         return Evaluation(loss=losses[0] * scale, rank=losses[-1].detach(), reached=reached)
 
     def _logits(
@@ -69,7 +57,7 @@ class Goal:
     ) -> tuple[Tensor, Tensor]:
         """NxHxW logits of the selected masks and for each the row of its image."""
         multimask = self.select != "single"
-        prediction = self.segmenter.decode(encoding, [self.prompts[i] for i in active], multimask=multimask)
+        prediction = self.task.segmenter.decode(encoding, [self.task.prompts[i] for i in active], multimask=multimask)
         logits = prediction.logits(select=self.select, reference=reference)
         owner = torch.tensor(prediction.owner, device=encoding.features.device)
         return torch.cat(logits), owner

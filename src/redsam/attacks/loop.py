@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from redsam.errors import InputError
+from redsam.prompts import Prompt
 from redsam.threat import Threat
 
 NON_FINITE = "non-finite gradient"
@@ -81,15 +83,24 @@ Gradient = Callable[[Tensor, State], Tensor]  # gradient post-processing
 Rule = Callable[[Tensor, State], Tensor]  # processed gradient to the next iterate, projected
 
 
+class Differentiate(Protocol):
+    """The gradient at `state.x` (nx3xHxW) and the evaluation that ranks it; `slope` is its tool."""
+
+    def __call__(self, evaluate: Evaluate, state: State) -> tuple[Evaluation, Tensor]: ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Parts:
-    """One attack as a choice of parts, for `steps` gradient steps. keep_best: deliver the best iterate instead of the
-    last. lattice: round every iterate to the 8-bit lattice, as attacks on files do, instead of the last one only."""
+    """One attack as a choice of parts, for `steps` gradient steps. differentiate: where the gradient is taken, for
+    recipes that average it over copies or neighbours of the iterate (default: once, at `transform` of it). keep_best:
+    deliver the best iterate instead of the last. lattice: round every iterate to the 8-bit lattice, as attacks on files
+    do, instead of the last one only."""
 
     steps: int
     start: Start
     rule: Rule
     transform: Transform | None = None
+    differentiate: Differentiate | None = None
     gradients: tuple[Gradient, ...] = ()
     keep_best: bool = True
     lattice: bool = False
@@ -99,7 +110,8 @@ class Parts:
 class Trace:
     """What a run leaves. images: float Bx3xHxW, projected. losses: (steps + 1)xB, every iterate's rank, the last row
     the last iterate's, nan after an image stopped. steps: gradient steps taken per image. gradients, forwards: passes
-    of one image each. flags: what went wrong with an image, or ""; a reached goal is no flag, it shows in `steps`."""
+    of one image each. flags: what went wrong with an image, or ""; a reached goal is no flag, it shows in `steps`.
+    queries: victim passes per image, of searches that count them. prompts: what a prompt attack made of them."""
 
     images: Tensor
     losses: Tensor
@@ -107,6 +119,22 @@ class Trace:
     gradients: int
     forwards: int
     flags: tuple[str, ...]
+    queries: tuple[int, ...] = ()
+    prompts: tuple[tuple[Prompt, ...], ...] | None = None
+
+
+@dataclass(kw_only=True, eq=False)
+class Counter:
+    """An `Evaluate` that counts the images it was asked about, with and without gradient."""
+
+    evaluate: Evaluate
+    gradients: int = 0
+    forwards: int = 0
+
+    def __call__(self, images: Tensor, active: Sequence[int], progress: float) -> Evaluation:
+        self.forwards += len(images)
+        self.gradients += len(images) if torch.is_grad_enabled() else 0
+        return self.evaluate(images, active, progress)
 
 
 def descend(
@@ -130,11 +158,10 @@ def descend(
     out, taken, flags = clean.clone(), [steps] * count, [""] * count
     losses: list[Tensor] = []
     flat = torch.zeros(count, dtype=torch.bool, device=clean.device)
-    gradients = forwards = 0
+    counted = Counter(evaluate=evaluate)
     for step in range(steps):
         state.step = step
-        result = _differentiate(evaluate, state, parts)
-        gradients += len(state.active)
+        result = _differentiate(counted, state, parts)
         losses.append(_row(state, count))
         size = state.gradient.abs().flatten(1).sum(1)
         finite = (size + state.rank).isfinite()
@@ -157,14 +184,13 @@ def descend(
             direction = process(direction, state)
         state.x = _settle(parts.rule(direction, state), state, parts)
     if state.active:
-        forwards = len(state.active)
-        out[state.rows] = _last(evaluate, state, parts)
+        out[state.rows] = _last(counted, state, parts)
         losses.append(_row(state, count))
     for image, (stuck, said) in enumerate(zip(flat.tolist(), flags, strict=True)):
         flags[image] = said or (FLAT if stuck and taken[image] else "")
     return Trace(
-        images=out, losses=_fill(losses, steps + 1), steps=tuple(taken), gradients=gradients,
-        forwards=gradients + forwards, flags=tuple(flags),
+        images=out, losses=_fill(losses, steps + 1), steps=tuple(taken), gradients=counted.gradients,
+        forwards=counted.forwards, flags=tuple(flags),
     )  # fmt: skip
 
 
@@ -195,13 +221,26 @@ def _fill(rows: list[Tensor], count: int) -> Tensor:
     return torch.cat([torch.stack(rows).cpu(), rest.to(rows[0].dtype)])
 
 
+def slope(evaluate: Evaluate, state: State, x: Tensor, transform: Transform | None = None) -> tuple[Evaluation, Tensor]:
+    """The evaluation at `transform` of x (nx3xHxW) and its gradient with regard to x."""
+    x = x.detach().requires_grad_(True)
+    result = evaluate(x if transform is None else transform(x, state), state.active, state.step / state.steps)
+    if not result.loss.requires_grad:
+        raise InputError(
+            "The model's masks have no gradient with regard to the image.",
+            hint="Wrap it with differentiable=False and attack it through its answers, or craft on another model.",
+        )
+    # The sum keeps images apart: d(sum)/d(image i) is the gradient of image i's own loss.
+    (gradient,) = torch.autograd.grad(result.loss.sum(), x)
+    return result, gradient
+
+
 def _differentiate(evaluate: Evaluate, state: State, parts: Parts) -> Evaluation:
     """Fill `state.gradient` and `state.rank` at `state.x`."""
-    x = state.x.detach().requires_grad_(True)
-    seen = x if parts.transform is None else parts.transform(x, state)
-    result = evaluate(seen, state.active, state.step / state.steps)
-    # The sum keeps images apart: d(sum)/d(image i) is the gradient of image i's own loss.
-    (state.gradient,) = torch.autograd.grad(result.loss.sum(), x)
+    if parts.differentiate is None:
+        result, state.gradient = slope(evaluate, state, state.x, parts.transform)
+    else:
+        result, state.gradient = parts.differentiate(evaluate, state)
     state.rank = result.rank.detach()
     return result
 

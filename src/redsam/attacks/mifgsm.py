@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from redsam.attacks.base import Attack
+from redsam.attacks.gradient import GradientAttack
 from redsam.attacks.loop import Parts
 from redsam.attacks.parts import fixed_step, momentum
 from redsam.registry import register
@@ -12,10 +12,10 @@ from redsam.threat import Threat
 
 
 @register("attack", "mifgsm", paper="Boosting Adversarial Attacks with Momentum (Dong et al.)", year=2018,
-          url="https://arxiv.org/abs/1710.06081", norms=("linf", "l2"), knowledge=("white-box", "transfer"),
-          cost="steps gradients")  # fmt: skip
+          url="https://arxiv.org/abs/1710.06081", norms=("linf", "l2"), kind="transfer",
+          knowledge=("white-box", "transfer"), cost="steps gradients")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
-class MIFGSM(Attack):
+class MIFGSM(GradientAttack):
     """Momentum iterative FGSM from the clean image; made for transfer.
 
     decay 1.0, step_size None = eps / steps and 10 steps as published. Deviation: `keep_best` delivers the best iterate;

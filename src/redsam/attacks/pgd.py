@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from redsam.attacks.base import Attack
+from redsam.attacks.gradient import GradientAttack
 from redsam.attacks.loop import Parts
 from redsam.attacks.parts import fixed_step, uniform
 from redsam.registry import register
@@ -12,10 +12,10 @@ from redsam.threat import Threat
 
 
 @register("attack", "pgd", paper="Towards Deep Learning Models Resistant to Adversarial Attacks (Madry et al.)",
-          year=2018, url="https://arxiv.org/abs/1706.06083", norms=("linf", "l2"),
+          year=2018, url="https://arxiv.org/abs/1706.06083", norms=("linf", "l2"), kind="white-box",
           knowledge=("white-box", "transfer"), cost="steps gradients")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
-class PGD(Attack):
+class PGD(GradientAttack):
     """Steps of steepest descent from a random point of the ball (from the clean image with random_start False).
 
     step_size in the threat's units, None is eps / 4: the 2/255 at eps 8/255 that the papers on SAM use (Attack-SAM with

@@ -69,7 +69,7 @@ def record(
     out["height"], out["width"] = sample.size
     out |= {"linf": 0.0, "l2": 0.0, "l0": 0, "ssim": 1.0}
     if budget is not None and image is not None:
-        out |= budget._asdict()
+        out |= {k: v for k, v in budget._asdict().items() if k != "shift" or v}
         out |= {"psnr": finite(psnr(image, sample.image)), "ssim": finite(ssim(image, sample.image))}
     out["prompts"] = _prompts(sample, clean, adv)
     return out | (extra or {})

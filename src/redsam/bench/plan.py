@@ -109,9 +109,10 @@ def _probes(trial: Trial, select: Select) -> list[tuple[JsonDict, JsonDict]]:
     """(probe, threat) of a trial, options filled in with their defaults so that a changed default is another cell."""
     attack: Attack = registry.create("attack", trial.attack, **({"select": select} | dict(trial.args)))
     meta = registry.get("attack", trial.attack).meta
-    if registry.get("objective", attack.objective).meta.get("aim") == "towards":
+    objective = getattr(attack, "objective", None)
+    if objective is not None and registry.get("objective", objective).meta.get("aim") == "towards":
         raise InputError(
-            f"Objective '{attack.objective}' needs a target mask, which an audit does not have.",
+            f"Objective '{objective}' needs a target mask, which an audit does not have.",
             hint="Use vanish, enlarge, bce or dice; or attack single images with redsam attack.",
         )
     if not trial.threats:

@@ -27,6 +27,8 @@ class Segmenter(ABC):
     """A promptable model. `name` is what the user typed, `family` the registry name of the subclass."""
 
     family: str = ""
+    # Whether masks have gradients with regard to the image; a model that says no is attacked through its answers only.
+    differentiable: bool = True
 
     def __init__(self, model: nn.Module, *, name: str) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -46,6 +48,13 @@ class Segmenter(ABC):
     def mask_size(self) -> tuple[int, int]:
         """(h, w) of the logits a mask prompt becomes; 4 x the embedding in every published family."""
         raise InputError(f"{self.name} ({self.family}) takes no mask prompt.")
+
+    def stages(self) -> Sequence[nn.Module]:
+        """The encoder's blocks in order, for attacks on intermediate features (see features.py)."""
+        raise InputError(
+            f"{self.name} ({self.family}) names no encoder blocks, so there are no intermediate features to attack.",
+            hint="Attack its final features: --attack almost-nothing",
+        )
 
     # --- hooks -----------------------------------------------------------------------------------------------------
     @abstractmethod

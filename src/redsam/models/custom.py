@@ -5,7 +5,8 @@
 `embed(pixels Bx3xSxS) -> features BxCxhxw`, or a tuple (features, *further maps). `decode(features, *extra, points=...,
 labels=..., boxes=..., masks=..., multimask=...) -> (logits GxMxhxw, predicted IoU GxM)`: row g answers prompt g on
 features[g]; points Gx1xNx2 (x, y), labels Gx1xN (1 inside, 0 outside), boxes Gx1x4 and masks Gx1xhxw are in model
-pixels, and what the prompt does not have is None. Both must be differentiable; redsam does the rest.
+pixels, and what the prompt does not have is None. Both must be differentiable (or say `differentiable=False`); redsam
+does the rest.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ class Custom(Segmenter):
         decode: Decode,
         frame: dict[str, Any],
         mask_size: tuple[int, int] | None,
+        differentiable: bool = True,
     ) -> None:
         super().__init__(model, name=name)
+        self.differentiable = differentiable
         self._own_embed, self._own_decode, self._own_frame, self._own_mask_size = embed, decode, frame, mask_size
 
     @property
@@ -80,12 +83,16 @@ def wrap(
     std: Rgb = IMAGENET_STD,
     mask_size: tuple[int, int] | None = None,
     name: str = "custom",
+    differentiable: bool = True,
 ) -> Segmenter:
     """A Segmenter from a module and two functions (see above). image_size: side of the model's square input.
 
     kind: "pad" keeps the aspect and pads bottom and right, "stretch" does not. mean, std: of RGB in [0, 1]. mask_size:
-    (h, w) of the logits a mask prompt becomes, None if the model takes none. The module is set to eval, its weights to
-    no gradient.
+    (h, w) of the logits a mask prompt becomes, None if the model takes none. differentiable: False for a model that
+    only answers (a remote service, a quantised graph): white-box attacks then refuse it by name. The module is set to
+    eval, its weights to no gradient.
     """
     frame = cast(dict[str, Any], {"kind": kind, "side": image_size, "mean": mean, "std": std})
-    return Custom(module, name=name, embed=embed, decode=decode, frame=frame, mask_size=mask_size)
+    return Custom(
+        module, name=name, embed=embed, decode=decode, frame=frame, mask_size=mask_size, differentiable=differentiable
+    )

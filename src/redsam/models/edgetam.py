@@ -6,11 +6,12 @@ Its RepViT encoder comes from timm, an optional dependency.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
 from redsam.errors import InputError, MissingExtra
+from redsam.models.base import Segmenter
 from redsam.models.sam2 import Sam2, feature_sizes, tiny_heads
 from redsam.registry import register
 
@@ -32,6 +33,10 @@ class EdgeTam(Sam2):
     def blocks(self) -> Iterable[nn.Module]:
         """None: the convolutional encoder is small and timm's stages are fused on export."""
         raise InputError("Gradient checkpointing is not available for edgetam.", hint="Load it without.")
+
+    def stages(self) -> Sequence[nn.Module]:
+        """RepViT's four stages are one fused module of timm: no blocks to look into."""
+        return Segmenter.stages(self)
 
     @classmethod
     def tiny(cls, image_size: int) -> nn.Module:

@@ -7,7 +7,7 @@ coordinates in half precision are off by pixels (bfloat16: up to 2 of 1024), so 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -40,6 +40,10 @@ class TransformersSegmenter(Segmenter):
     def blocks(self) -> Iterable[nn.Module]:
         """The encoder blocks that gradient checkpointing wraps."""
         raise InputError(f"Gradient checkpointing is not available for {self.family}.")
+
+    def stages(self) -> Sequence[nn.Module]:
+        """The blocks, in order."""
+        return list(self.blocks())
 
     @classmethod
     def tiny(cls, image_size: int) -> nn.Module:
