@@ -28,7 +28,7 @@ from redsam.threat import Threat
 from redsam.types import from_uint8, to_uint8
 
 SIDE = 16
-LINF: list[Attack] = [FGSM(), BIM(), PGD(steps=12), MIFGSM(), APGD(steps=12)]
+LINF: list[GradientAttack] = [FGSM(), BIM(), PGD(steps=12), MIFGSM(), APGD(steps=12)]
 IDS = [type(a).__name__ for a in LINF]
 
 
@@ -46,7 +46,7 @@ def iou(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("attack", LINF, ids=IDS)
-def test_the_mask_shrinks_by_exactly_the_levels_the_budget_buys(toy_class: Any, attack: Attack) -> None:
+def test_the_mask_shrinks_by_exactly_the_levels_the_budget_buys(toy_class: Any, attack: GradientAttack) -> None:
     model, image = toy_class(side=SIDE), ramp()
     for levels in (1, 8, 32):
         result = attack.run(model, image, prompts(), threat=Threat(eps=levels / 255))
@@ -177,7 +177,7 @@ def test_a_sick_image_does_not_spoil_its_neighbours(toy_class: Any) -> None:
     assert torch.equal(result.images[1], alone.images[0])
 
 
-def bad_calls() -> dict[str, tuple[Attack, dict[str, Any], str]]:
+def bad_calls() -> dict[str, tuple[GradientAttack, dict[str, Any], str]]:
     half = torch.ones(1, SIDE, SIDE // 2, dtype=torch.bool)
     return {
         "three dimensions": (PGD(), {"images": ramp()[0]}, "Bx3xHxW"),
