@@ -47,7 +47,11 @@ def validate(
         raise InputError(f"Image {[len(p) for p in prompts].index(0)} has no prompt to attack.")
     for i, masks in enumerate(reference or ()):
         if tuple(masks.shape) != (len(prompts[i]), *images.shape[2:]):
-            raise InputError(f"image {i}: {len(prompts[i])} prompts came with references {tuple(masks.shape)}.")
+            raise InputError(
+                f"image {i} of {images.shape[3]} x {images.shape[2]} pixels: {len(prompts[i])} prompts came with "
+                f"references {tuple(masks.shape)}.",
+                hint=f"Give bool masks {(len(prompts[i]), *images.shape[2:])}, prompts x height x width.",
+            )
     entry = registry.get("attack", str(registry.spec_of(attack)["name"]))
     norms = entry.meta["norms"]
     if threat.norm not in norms:

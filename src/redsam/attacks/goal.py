@@ -42,17 +42,27 @@ class Goal:
             losses = [self.objective.obj(encoding.features, clean)]
         if self.clean is None or self.stop_at is not None:
             reference = None if self.task.reference is None else [self.task.reference[i] for i in active]
-            logits, owner = self._logits(encoding, active, reference)
+            logits, owner = self.logits(encoding, active, reference)
             truth = torch.zeros_like(logits, dtype=torch.bool) if reference is None else torch.cat(reference)
             if self.clean is None:
                 at = [progress, 1.0] if self.objective.meta.get("scheduled") else [progress]
-                losses = [_per_image(self.objective.obj(logits, truth, progress=p), owner, len(active)) for p in at]
+                losses = [per_image(self.objective.obj(logits, truth, progress=p), owner, len(active)) for p in at]
             if self.stop_at is not None:
-                reached = self._reached(logits.detach() > 0, truth, owner, len(active), self.stop_at)
+                reached = self.reached(logits.detach() > 0, truth, owner, len(active), self.stop_at)
         scale = HALF_SCALE if self.task.segmenter.dtype == torch.float16 else 1.0
         return Evaluation(loss=losses[0] * scale, rank=losses[-1].detach(), reached=reached)
 
-    def _logits(
+    @torch.no_grad()
+    def judge(self, encoding: Encoding, active: Sequence[int]) -> Tensor | None:
+        """n bool, whether the task's prompts have reached `stop_at`; None when nobody asked. For recipes whose loss
+        is on something else."""
+        if self.stop_at is None or self.task.reference is None:
+            return None
+        reference = [self.task.reference[i] for i in active]
+        logits, owner = self.logits(encoding, active, reference)
+        return self.reached(logits > 0, torch.cat(reference), owner, len(active), self.stop_at)
+
+    def logits(
         self, encoding: Encoding, active: Sequence[int], reference: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         """NxHxW logits of the selected masks and for each the row of its image."""
@@ -62,7 +72,8 @@ class Goal:
         owner = torch.tensor(prediction.owner, device=encoding.features.device)
         return torch.cat(logits), owner
 
-    def _reached(self, masks: Tensor, truth: Tensor, owner: Tensor, count: int, stop_at: float) -> Tensor:
+    def reached(self, masks: Tensor, truth: Tensor, owner: Tensor, count: int, stop_at: float) -> Tensor:
+        """n bool from NxHxW masks and references."""
         both = (masks & truth).flatten(1).sum(1).float()
         either = (masks | truth).flatten(1).sum(1).float()
         iou = torch.where(either > 0, both / either.clamp_min(1), torch.ones_like(both))
@@ -71,7 +82,7 @@ class Goal:
         return torch.zeros(count, device=masks.device).index_add_(0, owner, missed.float()) == 0
 
 
-def _per_image(losses: Tensor, owner: Tensor, count: int) -> Tensor:
+def per_image(losses: Tensor, owner: Tensor, count: int) -> Tensor:
     """N per-prompt losses to the mean of each of `count` images."""
     total = losses.new_zeros(count).index_add(0, owner, losses)
     return total / losses.new_zeros(count).index_add(0, owner, torch.ones_like(losses)).clamp_min(1)

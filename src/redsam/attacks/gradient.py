@@ -1,4 +1,4 @@
-"""GradientAttack: an attack that minimises a registered objective in the one gradient loop."""
+"""ObjectiveAttack minimises a registered objective; GradientAttack does so in the one gradient loop."""
 
 from __future__ import annotations
 
@@ -18,23 +18,38 @@ from redsam.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientAttack(Attack):
-    """objective: registry name, minimised. A recipe fills `parts`; one with a loss of its own also `evaluator`."""
+class ObjectiveAttack(Attack):
+    """objective: registry name, minimised, by whatever means."""
 
     objective: str = "vanish"
 
-    @abstractmethod
-    def parts(self, threat: Threat) -> Parts:
-        """The recipe: parts of the loop for this threat."""
-
     def evaluator(self, task: Task) -> Evaluate:
-        """The function that the loop minimises: the objective over the task's prompts."""
+        """The function to minimise: the objective over the task's prompts."""
         objective = registry.get("objective", self.objective)
         clean = None
         if objective.meta["on"] == "feature":
             with torch.no_grad():
                 clean = task.encode(task.clean).features.detach()
         return Goal(task=task, objective=objective, select=self.select, stop_at=self.stop_at, clean=clean)
+
+    def reads_masks(self) -> bool:
+        """An objective on features is prompt-free."""
+        return bool(registry.get("objective", self.objective).meta["on"] == "mask")
+
+    def needs_reference(self) -> bool:
+        """An objective that is not blind compares with it."""
+        return super().needs_reference() or (
+            self.reads_masks() and not registry.get("objective", self.objective).meta.get("blind")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAttack(ObjectiveAttack):
+    """Follows gradients. A recipe fills `parts`; one with a loss of its own also `evaluator`."""
+
+    @abstractmethod
+    def parts(self, threat: Threat) -> Parts:
+        """The recipe: parts of the loop for this threat."""
 
     def search(self, task: Task) -> Trace:
         """The gradient loop."""
@@ -48,16 +63,6 @@ class GradientAttack(Attack):
             )
         return descend(
             self.evaluator(task), task.clean, threat=task.threat, parts=parts, seeds=task.seeds, region=task.region
-        )
-
-    def reads_masks(self) -> bool:
-        """An objective on features is prompt-free."""
-        return bool(registry.get("objective", self.objective).meta["on"] == "mask")
-
-    def needs_reference(self) -> bool:
-        """An objective that is not blind compares with it."""
-        return super().needs_reference() or (
-            self.reads_masks() and not registry.get("objective", self.objective).meta.get("blind")
         )
 
     def clean_start(self) -> Start:

@@ -94,7 +94,7 @@ class Parts:
     """One attack as a choice of parts, for `steps` gradient steps. differentiate: where the gradient is taken, for
     recipes that average it over copies or neighbours of the iterate (default: once, at `transform` of it). keep_best:
     deliver the best iterate instead of the last. lattice: round every iterate to the 8-bit lattice, as attacks on files
-    do, instead of the last one only."""
+    do, instead of the last one only. passes: forward passes of the model that one step costs."""
 
     steps: int
     start: Start
@@ -104,6 +104,7 @@ class Parts:
     gradients: tuple[Gradient, ...] = ()
     keep_best: bool = True
     lattice: bool = False
+    passes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
