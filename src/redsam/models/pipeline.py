@@ -38,9 +38,15 @@ def encode(segmenter: Hooks, images: Images, *, exact: bool = False) -> Encoding
 
 
 def decode(
-    segmenter: Hooks, encoding: Encoding, prompts: Sequence[Sequence[Prompt]], *, multimask: bool = True
+    segmenter: Hooks,
+    encoding: Encoding,
+    prompts: Sequence[Sequence[Prompt]],
+    *,
+    multimask: bool = True,
+    handles: Sequence[Tensor] | None = None,
 ) -> Prediction:
-    """See `Segmenter.decode`."""
+    """See `Segmenter.decode`. handles: per prompt, all images' in order, float64 Kx2 (x, y) in original pixels that
+    stand in for its points followed by its box's two corners, with gradients to them."""
     if len(prompts) != len(encoding.frames):
         raise InputError(f"{len(encoding.frames)} images came with {len(prompts)} lists of prompts.")
     flat = [(owner, prompt) for owner, ps in enumerate(prompts) for prompt in ps]
@@ -56,7 +62,8 @@ def decode(
     answers: list[tuple[Tensor, Tensor]] = []
     for structure, members in groups.items():
         owners = torch.tensor([flat[n][0] for n in members], device=encoding.features.device)
-        parts = _tensors(segmenter, encoding, [flat[n] for n in members], structure)
+        places = [handles_of(flat[n][1]) if handles is None else handles[n] for n in members]
+        parts = _tensors(segmenter, encoding, [flat[n] for n in members], structure, places)
         answers.append(
             segmenter._decode_group(
                 encoding.features.index_select(0, owners),
@@ -100,27 +107,30 @@ def _lattice(images: Tensor) -> Tensor:
     return rounded
 
 
+def handles_of(prompt: Prompt) -> Tensor:
+    """float64 Kx2 (x, y): the prompt's points, then the top left and the bottom right corner of its box."""
+    box = prompt.box or ()
+    return torch.tensor([*prompt.points, *((box[:2], box[2:]) if box else ())], dtype=torch.float64).view(-1, 2)
+
+
 def _tensors(
-    segmenter: Hooks, encoding: Encoding, members: list[tuple[int, Prompt]], structure: Structure
+    segmenter: Hooks,
+    encoding: Encoding,
+    members: list[tuple[int, Prompt]],
+    structure: Structure,
+    places: Sequence[Tensor],
 ) -> ModelPrompts:
-    """Prompts of one structure, laid into the model's own frame."""
+    """Prompts of one structure, laid into the model's own frame; places: `handles_of` each."""
     n_points, has_box, has_mask = structure
     device = encoding.features.device
     frames = [encoding.frames[owner] for owner, _ in members]
     out: dict[str, Tensor] = {}
+    laid = [frame.coordinates(place) for frame, place in zip(frames, places, strict=True)]
     if n_points:
-        rows = [
-            frame.coordinates(torch.tensor(p.points, dtype=torch.float64))
-            for frame, (_, p) in zip(frames, members, strict=True)
-        ]
-        out["points"] = _coordinates(torch.stack(rows)[:, None], device)
+        out["points"] = _coordinates(torch.stack([row[:n_points] for row in laid])[:, None], device)
         out["labels"] = torch.tensor([p.labels for _, p in members], device=device)[:, None]
     if has_box:
-        corners = [
-            frame.coordinates(torch.tensor(p.box, dtype=torch.float64).view(2, 2)).view(4)
-            for frame, (_, p) in zip(frames, members, strict=True)
-        ]
-        out["boxes"] = _coordinates(torch.stack(corners)[:, None], device)
+        out["boxes"] = _coordinates(torch.stack([row[n_points:].reshape(4) for row in laid])[:, None], device)
     if has_mask:
         logits = [
             frame.mask_prompt(p.mask, segmenter.mask_size)
