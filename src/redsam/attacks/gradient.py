@@ -53,18 +53,22 @@ class GradientAttack(ObjectiveAttack):
 
     def search(self, task: Task) -> Trace:
         """The gradient loop."""
-        parts, queries = self.parts(task.threat), task.threat.queries
-        if parts.steps < 1:
-            raise InputError(f"An attack of {parts.steps} steps does nothing.", hint="Give at least 1 step.")
-        if queries is not None and parts.steps + 1 > queries:
-            raise InputError(
-                f"{parts.steps} steps need {parts.steps + 1} forward passes, the threat grants {queries}.",
-                hint=f"Give at most {max(queries - 1, 0)} steps or more queries.",
-            )
-        return descend(
-            self.evaluator(task), task.clean, threat=task.threat, parts=parts, seeds=task.seeds, region=task.region
-        )
+        return follow(self.evaluator(task), task, self.parts(task.threat))
 
     def clean_start(self) -> Start:
         """The clean image, or a random point for objectives on features, whose gradient is zero at the clean image."""
         return zero if self.reads_masks() else uniform
+
+
+def follow(evaluate: Evaluate, task: Task, parts: Parts) -> Trace:
+    """`descend` around a task's images, after a look at whether the steps make sense and the threat grants them."""
+    queries = task.threat.queries
+    if parts.steps < 1:
+        raise InputError(f"An attack of {parts.steps} steps does nothing.", hint="Give at least 1 step.")
+    needed = parts.steps * parts.passes + 1
+    if queries is not None and needed > queries:
+        raise InputError(
+            f"{parts.steps} steps need {needed} forward passes, the threat grants {queries}.",
+            hint=f"Give at most {max(queries - 1, 0) // parts.passes} steps or more queries.",
+        )
+    return descend(evaluate, task.clean, threat=task.threat, parts=parts, seeds=task.seeds, region=task.region)
