@@ -58,7 +58,7 @@ def test_numbers_are_those_of_the_saved_file(kit: Any, tmp_path: Path, model: Se
         clean = read_image(out / one["clean_image"])
         assert torch.equal(clean, scene.image)
         spent = Threat.measure(to_uint8(adv), to_uint8(clean))
-        assert (one["linf"], one["l2"], one["l0"]) == spent and spent.linf == 8 / 255
+        assert (one["linf"], one["l2"], one["l0"]) == spent[:3] and spent.linf == 8 / 255
         sample = registry.create("protocol", "point")(scene, seed=0)
         before, after = (model.predict(i[None], [sample.prompts])[0].masks for i in (clean, adv))
         assert sample.masks is not None
