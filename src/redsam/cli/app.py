@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from redsam import __version__
-from redsam.cli import attack, audit, listing, masks, report
+from redsam.cli import attack, audit, listing, masking, masks, report
 from redsam.cli.console import Stopped, complain, quieten, share_cores
 from redsam.errors import RedsamError
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command("audit")(audit.command)
 app.command("attack")(attack.command)
 app.command("masks")(masks.command)
+app.command("masking")(masking.command)
 app.command("report")(report.command)
 app.command("list")(listing.command)
 
