@@ -99,18 +99,18 @@ def feature_cosine(features: Tensor, clean: Tensor) -> Tensor:
 
     Its gradient is zero at the clean image: attacks start from a random point when they follow it.
     """
-    return F.cosine_similarity(_wide(features).flatten(1), _wide(clean).flatten(1), dim=1)
+    return F.cosine_similarity(wide(features).flatten(1), wide(clean).flatten(1), dim=1)
 
 
 @register("objective", "feature-l2", on="feature", paper="Segment (Almost) Nothing (Croce & Hein)", year=2024,
           url=ALMOST_NOTHING)  # fmt: skip
 def feature_l2(features: Tensor, clean: Tensor) -> Tensor:
     """Minus the l2 distance between the flattened embeddings; zero gradient at the clean image, as `feature-cosine`."""
-    distance: Tensor = torch.linalg.vector_norm((_wide(features) - _wide(clean)).flatten(1), dim=1)
+    distance: Tensor = torch.linalg.vector_norm((wide(features) - wide(clean)).flatten(1), dim=1)
     return -distance
 
 
-def _wide(features: Tensor) -> Tensor:
+def wide(features: Tensor) -> Tensor:
     """Half precision cannot hold a sum of squares over an embedding."""
     return features if features.dtype == torch.float64 else features.float()
 
