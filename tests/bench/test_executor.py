@@ -13,6 +13,8 @@ import torch
 from redsam import registry
 from redsam.attacks.base import Attack
 from redsam.attacks.fgsm import FGSM
+from redsam.attacks.loop import Trace
+from redsam.attacks.task import Task
 from redsam.bench import RunStore, audit
 from redsam.bench.presets import Trial, linf
 from redsam.data import open_data, read_image
@@ -103,25 +105,26 @@ class Stumbling(FGSM):
 
     how: str = ""
 
-    def search(self, goal: Any, clean: torch.Tensor, **rest: Any) -> Any:
-        if self.how == "oom" or (self.how == "oom-batch" and len(clean) > 1):
+    def search(self, task: Task) -> Trace:
+        if self.how == "oom" or (self.how == "oom-batch" and len(task) > 1):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
-        if self.how == "crash" and any(torch.equal(image, CRASH[0]) for image in clean):
+        if self.how == "crash" and any(torch.equal(image, CRASH[0]) for image in task.clean):
             raise RuntimeError("the size of tensor a must match")
         if self.how == "lie":
             raise BudgetViolation("image 0: linf is 1, the budget 0.03.")
         if self.how == "interrupt":
             raise KeyboardInterrupt
-        return super().search(goal, clean, **rest)
+        return super().search(task)
 
 
 CRASH: list[torch.Tensor] = []
+META = {"norms": ("linf",), "kind": "white-box", "knowledge": ("white-box",)}
 
 
 @pytest.fixture
 def stumbling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registers the attack for one test."""
-    entry = registry.Entry(kind="attack", name="stumbling", obj=Stumbling, meta={"norms": ("linf",)})
+    entry = registry.Entry(kind="attack", name="stumbling", obj=Stumbling, meta=META)
     monkeypatch.setitem(registry._entries, ("attack", "stumbling"), entry)
 
 

@@ -1,6 +1,8 @@
-"""Bench: plan -> cells -> executor -> store -> statistics. `audit` does all of it, `summarise` the last step alone."""
+"""Bench: plan -> cells -> executor -> store -> statistics. `audit` does all of it, `summarise` the last step alone;
+`matrix` crafts on some models and tests on others."""
 
 from redsam.bench.audit import audit
+from redsam.bench.matrix import Entry, Matrix, matrix
 from redsam.bench.presets import PRESETS, Preset, Trial, preset
 from redsam.bench.progress import Progress, Silent
 from redsam.bench.spec import Cell
@@ -10,6 +12,8 @@ from redsam.bench.summary import Summary, summarise
 __all__ = [
     "PRESETS",
     "Cell",
+    "Entry",
+    "Matrix",
     "Preset",
     "Progress",
     "RunStore",
@@ -17,6 +21,7 @@ __all__ = [
     "Summary",
     "Trial",
     "audit",
+    "matrix",
     "preset",
     "read_records",
     "summarise",

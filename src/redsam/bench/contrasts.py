@@ -60,6 +60,7 @@ def _pair(first: str, a: Table, second: str, b: Table) -> Iterator[JsonDict]:
                 "second": second,
                 "model": cell.model["name"],
                 "attack": cell.probe["name"],
+                "source": cell.probe["source"]["name"] if cell.replay else None,
                 "threat": cell.threat,
                 "eps": cell.threat["eps"] if cell.threat else 0.0,
                 "data": cell.data["name"],

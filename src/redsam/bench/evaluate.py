@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from redsam.bench import rle
 from redsam.bench.spec import SCHEMA, Cell, JsonDict
-from redsam.metrics import boundary, boundary_width, iou, psnr, ssim
+from redsam.metrics import boundary, boundary_width, iou
 from redsam.models.values import Masks
-from redsam.threat import Budget
+from redsam.prompts import Prompt
 from redsam.types import Sample
 
 # Fields that differ between two runs of the same cell on the same machine; everything else must not.
@@ -35,6 +35,29 @@ class Answer:
     def masks(self) -> Tensor:
         """bool PxHxW on the CPU."""
         return rle.decode(self.codes, size=self.size)
+
+    def only(self, index: int) -> Answer:
+        """The answer to one of the prompts."""
+        keep = slice(index, index + 1)
+        return replace(
+            self,
+            codes=self.codes[keep],
+            predicted=self.predicted[keep],
+            iou=None if self.iou is None else self.iou[keep],
+            boundary_iou=None if self.boundary_iou is None else self.boundary_iou[keep],
+        )
+
+
+def joined(parts: Sequence[Answer]) -> Answer:
+    """Answers to prompts of one image, asked apart, as one."""
+    truth = all(a.iou is not None for a in parts)
+    return Answer(
+        size=parts[0].size,
+        codes=tuple(c for a in parts for c in a.codes),
+        predicted=tuple(v for a in parts for v in a.predicted),
+        iou=tuple(v for a in parts for v in a.iou or ()) if truth else None,
+        boundary_iou=tuple(v for a in parts for v in a.boundary_iou or ()) if truth else None,
+    )
 
 
 def answer(sample: Sample, found: Masks) -> Answer:
@@ -58,20 +81,17 @@ def record(
     cell: Cell,
     sample: Sample,
     clean: Answer,
-    adv: Answer | None,
+    adv: Answer | None = None,
     *,
-    image: Tensor | None = None,
-    budget: Budget | None = None,
+    tested: Sequence[Prompt] | None = None,
     extra: JsonDict | None = None,
 ) -> JsonDict:
-    """The record of a measured image. adv, image (float 3xHxW as read back) and budget: None in a clean cell."""
+    """The record of a measured image. adv: None in a clean cell. tested: the prompts it was asked with, where they may
+    differ from the sample's. extra: what is known of the adversarial image (see shots.py), and where files lie."""
     out = blank(cell, sample.id, "ok", None)
     out["height"], out["width"] = sample.size
     out |= {"linf": 0.0, "l2": 0.0, "l0": 0, "ssim": 1.0}
-    if budget is not None and image is not None:
-        out |= {k: v for k, v in budget._asdict().items() if k != "shift" or v}
-        out |= {"psnr": finite(psnr(image, sample.image)), "ssim": finite(ssim(image, sample.image))}
-    out["prompts"] = _prompts(sample, clean, adv)
+    out["prompts"] = _prompts(sample, clean, adv, sample.prompts if tested is None else tested)
     return out | (extra or {})
 
 
@@ -82,8 +102,9 @@ def blank(cell: Cell, sample: str, status: str, reason: str | None) -> JsonDict:
     return empty | dict.fromkeys((*names, "loss_last", "flag", "image", "clean_image")) | {"prompts": []}
 
 
-def _prompts(sample: Sample, clean: Answer, adv: Answer | None) -> list[JsonDict]:
-    """One entry for each prompt. Without an adversarial answer the clean one stands for it."""
+def _prompts(sample: Sample, clean: Answer, adv: Answer | None, tested: Sequence[Prompt]) -> list[JsonDict]:
+    """One entry for each prompt. Without an adversarial answer the clean one stands for it. `geometry` is what the
+    attacked model was asked with; where an attack moved the prompt, `geometry_given` is what the clean one was."""
     same = [1.0] * len(sample.prompts)
     overlap, bands = same, same
     if adv is not None:
@@ -103,7 +124,7 @@ def _prompts(sample: Sample, clean: Answer, adv: Answer | None) -> list[JsonDict
                 "kind": prompt.kind,
                 "object": sample.objects[i] if sample.objects else None,
                 "area": areas[i],
-                "geometry": prompt.to_dict(),
+                "geometry": tested[i].to_dict(),
                 "iou_clean_gt": _at(clean.iou, i),
                 "iou_adv_gt": _at(last.iou, i),
                 "iou_adv_clean": overlap[i],
@@ -117,6 +138,8 @@ def _prompts(sample: Sample, clean: Answer, adv: Answer | None) -> list[JsonDict
                 "rle_adv": None if adv is None else adv.codes[i],
             }
         )
+        if tested[i] is not prompt:
+            out[-1]["geometry_given"] = prompt.to_dict()
     return out
 
 

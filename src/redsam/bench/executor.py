@@ -1,8 +1,9 @@
 """The in-process executor: runs a cell image by image, and turns whatever goes wrong with an image into a record.
 
-What is scored is the delivered PNG, read back from disk (promise 2). Images of one size are attacked together, up to
-`batch`; when memory runs out the batch is halved and tried again. Only three things end a run: storage that takes no
-more, a budget that was violated, and the user.
+What is scored is the delivered PNG, read back from disk (promise 2), crafted here (craft.py) or by another cell
+(replay.py). Images of one size are attacked together, up to `batch`, and where every prompt has an image of its own
+(joint=False) up to `batch` of those; when memory runs out the batch is halved and tried again. Only three things end a
+run: storage that takes no more, a budget that was violated, and the user.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from typing import Any
 
 import torch
 
-from redsam.attacks.base import Attack
-from redsam.attacks.loop import NON_FINITE
-from redsam.bench.evaluate import Answer, answer, blank, finite, record
+from redsam.bench.craft import Craft
+from redsam.bench.evaluate import Answer, answer, blank, record
 from redsam.bench.files import StorageError
 from redsam.bench.memory import out_of_memory, peak_mb, release, reset_peak
 from redsam.bench.objects import Sampler
-from redsam.bench.plan import attack_of, label, threat_of
+from redsam.bench.plan import label
 from redsam.bench.progress import Progress
+from redsam.bench.replay import Replay, SourceMissing
+from redsam.bench.shots import Shot, Supply, attacked_record, jobs_of
 from redsam.bench.spec import Cell, JsonDict, canonical
 from redsam.bench.store import CellStore, RunStore
-from redsam.data import Dataset, read_image
+from redsam.data import Dataset
 from redsam.errors import BudgetViolation
 from redsam.models.base import Segmenter
-from redsam.seeds import stable_seed
-from redsam.threat import Threat
 from redsam.types import Sample, to_uint8
 
 # Errors that are no image's own fault and must not become one failed record after another.
@@ -102,13 +102,16 @@ class _Work:
     cell: Cell
     store: CellStore
     batch: int = field(init=False)
-    attack: Attack | None = field(init=False)
-    threat: Threat | None = field(init=False)
+    supply: Supply | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.batch = max(1, self.run.batch)
-        self.attack = None if self.cell.clean else attack_of(self.cell)
-        self.threat = None if self.cell.clean else threat_of(self.cell)
+        if self.cell.clean:
+            self.supply = None
+        elif self.cell.replay:
+            self.supply = Replay.of(self.cell, self.run.store.root)
+        else:
+            self.supply = Craft.of(self.cell, self.store, self.run.segmenter)
 
     def groups(self, pending: Sequence[int]) -> Iterator[list[Sample]]:
         """Samples of one size, up to `batch`; images that cannot be read or have nothing to prompt are recorded here.
@@ -152,7 +155,7 @@ class _Work:
         reset_peak(device)
         began = time.perf_counter()
         try:
-            records = self._clean_records(group) if self.attack is None else self._attack_records(group)
+            records = self._records(group)
         except FATAL:
             raise
         except Exception as error:  # whatever a model, an attack or a device throws is a result of this image
@@ -162,51 +165,31 @@ class _Work:
             self._write(one | {"seconds": seconds, "peak_mb": peak_mb(device)})
         return None
 
-    def _clean_records(self, group: list[Sample]) -> list[JsonDict]:
+    def _records(self, group: list[Sample]) -> list[JsonDict]:
+        if self.supply is not None:
+            return self._attack_records(group, self.supply)
         known = self.run.clean(self.cell, group)
         return [
-            record(self.cell, s, one, None, extra={"clean_image": path, "steps": 0})
+            record(self.cell, s, one, extra={"clean_image": path, "steps": 0})
             for s, (one, path) in zip(group, known, strict=True)
         ]
 
-    def _attack_records(self, group: list[Sample]) -> list[JsonDict]:
-        assert self.attack is not None and self.threat is not None
+    def _attack_records(self, group: list[Sample], supply: Supply) -> list[JsonDict]:
         known = self.run.clean(self.cell, group)
-        references = [one.masks() for one, _ in known]
-        result = self.attack.run(
-            self.run.segmenter,
-            torch.stack([s.image for s in group]),
-            [s.prompts for s in group],
-            threat=self.threat,
-            reference=references,
-            seeds=[stable_seed(self.cell.seed, s.id, "attack") for s in group],
-        )
-        regions = self.threat.region_mask(references)
-        paths = [self.store.put_image(s.id, image) for s, image in zip(group, result.images, strict=True)]
-        images = [read_image(path) for path in paths]
-        budgets = []
-        for i, (s, image) in enumerate(zip(group, images, strict=True)):
-            if not torch.equal(to_uint8(image), result.images[i].cpu()):
-                raise BudgetViolation(f"{paths[i]}: the file does not hold the image that was delivered.")
-            region = None if regions is None else regions[i]
-            budgets.append(self.threat.check(to_uint8(image), to_uint8(s.image), region, where=s.id))
-        attacked = [s.with_image(image) for s, image in zip(group, images, strict=True)]
-        found = predict(self.run.segmenter, self.cell, attacked)
-        out = []
-        for i, s in enumerate(group):
-            losses = result.losses[:, i][result.losses[:, i].isfinite()]
-            extra: JsonDict = {
-                "clean_image": known[i][1],
-                "image": paths[i].relative_to(self.store.folder).as_posix(),
-                "steps": result.steps[i],
-                "flag": result.flags[i] or None,
-                "loss_first": finite(losses[0]) if len(losses) else None,
-                "loss_last": finite(losses[-1]) if len(losses) else None,
-            }
-            one = record(self.cell, s, known[i][0], found[i], image=images[i], budget=budgets[i], extra=extra)
-            if NON_FINITE in result.flags[i]:  # the attack could not look for a better image: no measure of the model
-                one |= {"status": "failed", "reason": result.flags[i]}
-            out.append(one)
+        owned = [jobs_of(self.cell, s, clean) for s, (clean, _) in zip(group, known, strict=True)]
+        jobs = [job for mine in owned for job in mine]
+        shots: list[Shot] = []
+        answers: list[Answer] = []
+        size = len(group) if self.cell.joint else self.batch
+        for start in range(0, len(jobs), size):
+            some = supply(jobs[start : start + size])
+            answers += predict(self.run.segmenter, self.cell, [shot.sample for shot in some])
+            shots += some
+        out, first = [], 0
+        for sample, (clean, path), mine in zip(group, known, owned, strict=True):
+            these = slice(first, first + len(mine))
+            out.append(attacked_record(self.cell, sample, clean, path, shots[these], answers[these]))
+            first += len(mine)
         return out
 
     def _load(self, index: int) -> Sample | None:
@@ -219,6 +202,12 @@ class _Work:
         if not sample.prompts:
             self._write(blank(self.cell, name, "skipped", str(sample.meta.get("skip") or "nothing to prompt")))
             return None
+        if isinstance(self.supply, Replay):
+            try:
+                self.supply.require(sample)
+            except SourceMissing as error:
+                self._give_up(name, error)
+                return None
         return sample
 
     def _give_up(self, sample: str, error: Exception) -> None:

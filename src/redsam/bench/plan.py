@@ -53,26 +53,33 @@ def make_plan(
     """Every cell of a preset. Raises UnknownName or InputError for what cannot run, before anything does."""
     if not segmenters:
         raise InputError("An audit needs a model.", hint="Type: redsam list models")
-    if not len(dataset):
-        raise InputError(f"{dataset.name}: there is no image to audit.", hint="Give --data DIR with images in it.")
     if not preset.protocols:
         raise InputError(f"Preset '{preset.name}' has no prompt protocol.", hint="Type: redsam list protocols")
-    data = {"name": dataset.name, "fingerprint": dataset.fingerprint, "ids_hash": digest(list(dataset.ids))}
-    probes = [(CLEAN, None), *(pair for trial in preset.trials for pair in _probes(trial, select))]
-    protocols = [_protocol(name, args) for name, args in preset.protocols]
+    data = slice_of(dataset)
+    probes = [(CLEAN, None), *(pair for trial in preset.trials for pair in probes_of(trial, select))]
+    protocols = [protocol_spec(name, args) for name, args in preset.protocols]
     rest: dict[str, Any] = {"objects": objects, "select": select, "seed": seed}
     seen: set[str] = set()
     by_model = []
     for model in map(describe, segmenters):
         cells = [
-            Cell(model=model, probe=probe, threat=threat, data=data, protocol=protocol, **rest)
+            # Nothing is attacked in a clean cell: it is the same one whether prompts are attacked together or apart.
+            Cell(model=model, probe=probe, threat=threat, data=data, protocol=protocol,
+                 joint=preset.joint or threat is None, **rest)
             for protocol in protocols
             for probe, threat in probes
-        ]
+        ]  # fmt: skip
         unique = {c.id: c for c in cells if c.id not in seen}  # a preset or a list of models may name one twice
         seen |= set(unique)
         by_model.append(tuple(unique.values()))
     return Plan(preset=preset.name, by_model=tuple(by_model), samples=dataset.ids)
+
+
+def slice_of(dataset: Dataset) -> JsonDict:
+    """The data part of a spec. Raises InputError for a data set without an image."""
+    if not len(dataset):
+        raise InputError(f"{dataset.name}: there is no image to audit.", hint="Give --data DIR with images in it.")
+    return {"name": dataset.name, "fingerprint": dataset.fingerprint, "ids_hash": digest(list(dataset.ids))}
 
 
 def describe(segmenter: Segmenter) -> JsonDict:
@@ -100,12 +107,13 @@ def protocol_of(cell: Cell) -> Protocol:
 
 
 def label(cell: Cell) -> str:
-    """A cell in a few words: `lab-b, point: pgd linf 8/255`."""
+    """A cell in a few words: `lab-b, point: pgd linf 8/255`; a replay adds `from lab-l (box)`."""
     probe = "clean" if cell.clean else f"{cell.probe['name']} {threat_of(cell).label}"
-    return f"{cell.model['name']}, {cell.protocol['name']}: {probe}"
+    origin = f" from {cell.probe['source']['name']} ({cell.probe['protocol']['name']})" if cell.replay else ""
+    return f"{cell.model['name']}, {cell.protocol['name']}: {probe}{origin}"
 
 
-def _probes(trial: Trial, select: Select) -> list[tuple[JsonDict, JsonDict]]:
+def probes_of(trial: Trial, select: Select) -> list[tuple[JsonDict, JsonDict]]:
     """(probe, threat) of a trial, options filled in with their defaults so that a changed default is another cell."""
     attack: Attack = registry.create("attack", trial.attack, **({"select": select} | dict(trial.args)))
     meta = registry.get("attack", trial.attack).meta
@@ -130,7 +138,8 @@ def _probes(trial: Trial, select: Select) -> list[tuple[JsonDict, JsonDict]]:
     return out
 
 
-def _protocol(name: str, args: Mapping[str, Any]) -> JsonDict:
+def protocol_spec(name: str, args: Mapping[str, Any]) -> JsonDict:
+    """The protocol part of a spec, options filled in."""
     spec: JsonDict = json.loads(canonical(registry.spec_of(registry.create("protocol", name, **args))))
     return spec
 

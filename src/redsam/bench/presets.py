@@ -14,22 +14,26 @@ Asked = tuple[str, Options]
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One attack with its options, asked once for each threat (`Threat` fields) and each of the preset's protocols."""
+    """One attack with its options, asked once for each threat (`Threat` fields) and each of the preset's protocols.
+    label: what tables call it, the attack's name unless given; no part of a cell's identity."""
 
     attack: str
     args: Options = field(default_factory=dict)
     threats: tuple[Options, ...]
+    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """protocols: (name, options) pairs; each also gets a clean cell. limit: at most so many images, None for all."""
+    """protocols: (name, options) pairs; each also gets a clean cell. limit: at most so many images, None for all.
+    joint: one adversarial image for all prompts of an image; False attacks every prompt alone, with its own image."""
 
     name: str
     summary: str
     protocols: tuple[Asked, ...]
     trials: tuple[Trial, ...]
     limit: int | None = None
+    joint: bool = True
 
 
 def linf(*levels: int) -> tuple[Options, ...]:

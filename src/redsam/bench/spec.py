@@ -33,10 +33,13 @@ def digest(value: Any) -> str:
 class Cell:
     """One model x defense x probe x threat x data slice x protocol x seed: the unit of work and of resume.
 
-    model: name, family, fingerprint. probe: kind ("none" is the clean measurement, "attack"), name and args. threat:
-    `Threat.to_dict()`, None when clean. data: name, fingerprint, ids_hash of the slice. protocol: name and args.
+    model: name, family, fingerprint. probe: kind ("none" is the clean measurement, "attack", or "replay": the stored
+    images of another attack cell are shown to this model), name and args; a replay also has the cell it replays (`of`),
+    that cell's model (`source`) and its protocol. threat: `Threat.to_dict()`, None when clean. data: name, fingerprint,
+    ids_hash of the slice. protocol: name and args.
     objects: what is prompted, "annotated" masks or the model's "automatic" ones.
-    select: which of several masks is the answer. joint: all prompts of an image are attacked by one adversarial image.
+    select: which of several masks is the answer. joint: all prompts of an image are attacked by one adversarial image;
+    False gives every prompt an adversarial image of its own.
     """
 
     model: Mapping[str, Any]
@@ -78,3 +81,8 @@ class Cell:
     def clean(self) -> bool:
         """Whether nothing is done to the image: the cell that measures the model by itself."""
         return bool(self.probe["kind"] == "none")
+
+    @property
+    def replay(self) -> bool:
+        """Whether the images come from another attack cell."""
+        return bool(self.probe["kind"] == "replay")

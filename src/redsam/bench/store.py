@@ -1,8 +1,9 @@
 """The store: append-only records that survive kill -9, a full disk and a second process.
 
 OUT/plan.json, OUT/images/<sample>.png (each clean image once), OUT/records/<cell>/{spec.json, env.json, samples.jsonl,
-images/<sample>.png, DONE}. A record is one line, written and synced after its adversarial PNG is whole on disk;
-so every record's picture exists, and a line cut short by a crash is cut away before the next one is appended.
+images/<sample>.png, DONE}; where every prompt has an image of its own they are images/<sample>.p<prompt>.png. A record
+is one line, written and synced after its adversarial PNG is whole on disk; so every record's picture exists, and a line
+cut short by a crash is cut away before the next one is appended.
 """
 
 from __future__ import annotations
@@ -86,9 +87,10 @@ class CellStore:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
 
-    def put_image(self, sample: str, image: Tensor) -> Path:
-        """Store a delivered uint8 3xHxW image; returns where it lies."""
-        path = self.folder / "images" / f"{safe_name(sample)}.png"
+    def put_image(self, sample: str, image: Tensor, *, prompt: int | None = None) -> Path:
+        """Store a delivered uint8 3xHxW image, of one prompt where each has its own; returns where it lies."""
+        apart = "" if prompt is None else f".p{prompt}"
+        path = self.folder / "images" / f"{safe_name(sample)}{apart}.png"
         write_bytes(path, png_bytes(image))
         return path
 

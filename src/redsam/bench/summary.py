@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from redsam.bench.contrasts import contrasts
 from redsam.bench.files import read_json, write_json
-from redsam.bench.spec import SCHEMA, JsonDict
+from redsam.bench.spec import SCHEMA, Cell, JsonDict
 from redsam.bench.statistics import Array, Interval, difference_interval, image_sums, mean_interval, resamples
 from redsam.bench.store import CellStore, RunStore, read_records
 from redsam.bench.table import GROUND_TRUTH, REFERENCES, Table, table
@@ -25,7 +25,9 @@ ALL_KINDS = "all"
 class Summary:
     """What an audit found.
 
-    cells: one row for each cell, prompt kind and reference. contrasts: paired differences between cells. failures:
+    cells: one row for each cell, prompt kind and reference. source: the model that the images were crafted on, None for
+    the row's own; attacker_protocol: the prompts they were crafted with; sd_clean, sd_adv: standard deviation of the
+    IoU over prompts. contrasts: paired differences between cells. failures:
     every image that was not measured, with the reason. unfinished: ids of cells that still have images to do.
     """
 
@@ -107,6 +109,8 @@ def _row(store: CellStore, data: Table, kind: str | None, reference: str) -> Jso
         "model": cell.model["name"],
         "attack": cell.probe["name"],
         "args": cell.probe["args"],
+        "source": cell.probe["source"]["name"] if cell.replay else None,
+        "attacker_protocol": _attacker(cell),
         "threat": cell.threat,
         "eps": cell.threat["eps"] if cell.threat else 0.0,
         "data": cell.data["name"],
@@ -133,7 +137,15 @@ def _row(store: CellStore, data: Table, kind: str | None, reference: str) -> Jso
     weights = resamples(len(data.samples), seed=int(cell.id, 16)) if len(clean) else None
     for name, (values, minus) in numbers.items():
         row |= _spread(name, None if weights is None else _interval(data, values, minus, weights))
+    for when, values in (("clean", clean), ("adv", adv)):
+        row[f"sd_{when}"] = float(values.std()) if len(values) else None
     return row | data.costs()
+
+
+def _attacker(cell: Cell) -> str | None:
+    """Name of the protocol that the images were crafted with; None when clean."""
+    protocol = cell.probe["protocol"] if cell.replay else None if cell.clean else cell.protocol
+    return protocol["name"] if protocol else None
 
 
 def _interval(data: Table, values: NDArray[Any], minus: Array | None, weights: Array) -> Interval:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,19 +52,34 @@ class Table:
         return self.columns[f"{measure}_{when}_{'gt' if reference == GROUND_TRUTH else 'clean'}"]
 
     def costs(self) -> JsonDict:
-        """What the images of the cell cost and how they look; means over images, maxima where the name says so."""
+        """What the images of the cell cost and how they look; means over adversarial images, maxima where the name says
+        so. mse: of the values in [0, 1]. steps_mean, queries_mean: None where not counted."""
         return {
             "psnr": _mean(self._of_images("psnr")),
             "ssim": _mean(self._of_images("ssim")),
             "linf_max": max(self._of_images("linf"), default=None),
             "l2_max": max(self._of_images("l2"), default=None),
             "l0_max": max(self._of_images("l0"), default=None),
-            "seconds": sum(self._of_images("seconds")),
-            "peak_mb": max(self._of_images("peak_mb"), default=None),
+            "shift_max": max(self._of_images("shift"), default=None),
+            "l0_mean": _mean(self._of_images("l0")),
+            "mse": _mean(self._mse()),
+            "steps_mean": _mean(self._of_images("steps")),
+            "queries_mean": _mean(self._of_images("queries")),
+            "seconds": sum(r["seconds"] for r in self.images if r.get("seconds") is not None),
+            "peak_mb": max((r["peak_mb"] for r in self.images if r.get("peak_mb") is not None), default=None),
         }
 
     def _of_images(self, name: str) -> list[float]:
-        return [r[name] for r in self.images if r.get(name) is not None]
+        return [one[name] for _, one in self._adversarial() if one.get(name) is not None]
+
+    def _mse(self) -> list[float]:
+        return [one["l2"] ** 2 / (3 * r["height"] * r["width"]) for r, one in self._adversarial()]
+
+    def _adversarial(self) -> Iterator[tuple[JsonDict, JsonDict]]:
+        """Record and numbers of every adversarial image: the record's own, or those of its prompts."""
+        for r in self.images:
+            apart = [p for p in r["prompts"] if "linf" in p]
+            yield from ((r, one) for one in apart or [r])
 
 
 COLUMNS = tuple(f"{m}_{pair}" for m in ("iou", "biou") for pair in ("clean_gt", "adv_gt", "adv_clean"))

@@ -93,10 +93,12 @@ def _candidates(run: Run, row: Row) -> list[Candidate]:
     truth = row.reference == GROUND_TRUTH
     found = []
     for record in records(run, row.cell):
-        if record.get("status") != "ok" or not record.get("image"):
+        if record.get("status") != "ok":
             continue
         for prompt in record.get("prompts") or ():
-            if not isinstance(prompt, dict) or str(prompt.get("kind", row.prompt)) != row.prompt:
+            if not isinstance(prompt, dict) or not _file(record, prompt):
+                continue
+            if str(prompt.get("kind", row.prompt)) != row.prompt:
                 continue
             before = number(prompt.get("iou_clean_gt")) if truth else 1.0
             after = number(prompt.get("iou_adv_gt" if truth else "iou_adv_clean"))
@@ -105,10 +107,14 @@ def _candidates(run: Run, row: Row) -> list[Candidate]:
     return found
 
 
+def _file(record: Mapping[str, Any], prompt: Mapping[str, Any]) -> Any:
+    """The adversarial image of a prompt: its own, or the one of all prompts."""
+    return prompt.get("image") or record.get("image")
+
+
 def _draw(run: Run, candidate: Candidate, role: str, *, hero: bool) -> Case | None:
-    adv_path = _inside(
-        run.out, [f"records/{candidate.row.cell}/{candidate.record['image']}", candidate.record["image"]]
-    )
+    image = _file(candidate.record, candidate.prompt)
+    adv_path = _inside(run.out, [f"records/{candidate.row.cell}/{image}", image])
     clean_path = _inside(run.out, [candidate.record.get("clean_image"), f"images/{candidate.sample}.png"])
     if adv_path is None or clean_path is None:
         return None

@@ -36,7 +36,8 @@ class Number:
 class Row:
     """One line of the table: one cell, one prompt kind, one reference. `raw` is the line as summary.json has it.
 
-    label: the attack as the page calls it, told apart by its steps and objective (`pgd-40 feature-cosine`).
+    label: the attack as the page calls it, told apart by its steps and objective (`pgd-40 feature-cosine`) and by where
+    its images were made, when that was elsewhere (`pgd-40 from lab-b, box`).
     delta: the loss, clean minus attacked, paired.
     """
 
@@ -174,7 +175,7 @@ def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> Row
         cell=cell,
         model=str(line.get("model", "model")),
         attack=str(line.get("attack") or "none"),
-        label=_label(str(line.get("attack") or "none"), specs.get(cell, {}).get("probe")),
+        label=_label(str(line.get("attack") or "none"), specs.get(cell, {}).get("probe")) + _origin(line),
         norm=norm,
         eps=number(line.get("eps")),
         prompt=str(line.get("prompt_kind") or line.get("protocol") or "any prompt"),
@@ -200,3 +201,11 @@ def _label(attack: str, probe: Any) -> str:
     steps, objective = number(arguments.get("steps")), arguments.get("objective")
     name = f"{attack}-{steps:g}" if steps and attack != "fgsm" else attack
     return f"{name} {objective}" if objective and objective != USUAL_OBJECTIVE else name
+
+
+def _origin(line: Mapping[str, Any]) -> str:
+    """Model and prompts that the images were made with, where they are not the row's own."""
+    source, prompts = line.get("source"), line.get("attacker_protocol")
+    if not source:
+        return ""
+    return f" from {source}" + (f", {prompts}" if prompts and prompts != line.get("protocol") else "")
