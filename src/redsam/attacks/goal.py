@@ -5,7 +5,7 @@ One encoder pass serves all prompts of an image; per-prompt losses are averaged 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,13 +24,15 @@ HALF_SCALE = 2.0**10
 class Goal:
     """task: images, prompts and references. objective: registry entry. clean: features of the clean images, for
     objectives on features. stop_at: an image has reached its goal when the IoU of each of its prompts with the
-    reference is at most this (at least this, for an objective that aims towards its reference)."""
+    reference is at most this (at least this, for an objective that aims towards its reference). look: is shown every
+    pass on masks: images, active, then detached logits NxHxW, references NxHxW and the row of the image of each."""
 
     task: Task
     objective: Entry
     select: Select = "iou"
     stop_at: float | None = None
     clean: Tensor | None = None
+    look: Callable[[Tensor, Sequence[int], Tensor, Tensor, Tensor], None] | None = None
 
     def __call__(self, images: Tensor, active: Sequence[int], progress: float) -> Evaluation:
         """`loop.Evaluate`."""
@@ -47,6 +49,8 @@ class Goal:
             if self.clean is None:
                 at = [progress, 1.0] if self.objective.meta.get("scheduled") else [progress]
                 losses = [per_image(self.objective.obj(logits, truth, progress=p), owner, len(active)) for p in at]
+            if self.look is not None:
+                self.look(images.detach(), active, logits.detach(), truth, owner)
             if self.stop_at is not None:
                 reached = self.reached(logits.detach() > 0, truth, owner, len(active), self.stop_at)
         scale = HALF_SCALE if self.task.segmenter.dtype == torch.float16 else 1.0
