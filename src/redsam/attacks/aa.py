@@ -14,9 +14,15 @@ from redsam.attacks.task import Task
 from redsam.registry import register
 
 
+URL = (
+    "https://openaccess.thecvf.com/content_CVPR_2019/html/Inkawhich_Feature_Space_Perturbations_Yield_More_"
+    "Transferable_Adversarial_Examples_CVPR_2019_paper.html"
+)
+
+
 @register("attack", "aa", paper="Feature Space Perturbations Yield More Transferable Adversarial Examples "
-          "(Inkawhich et al.)", year=2019, url="https://doi.org/10.1109/CVPR.2019.00723", norms=("linf",),
-          kind="transfer", knowledge=("white-box", "transfer"), cost="steps gradients", features="blocks")  # fmt: skip
+          "(Inkawhich et al.)", year=2019, url=URL, norms=("linf",), kind="transfer",
+          knowledge=("white-box", "transfer"), cost="steps gradients", features="blocks")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
 class AA(FeatureAttack):
     """Minimises ||f(x') - f(target)||_2 from the clean image, with sign steps.

@@ -14,6 +14,10 @@ from redsam.attacks.task import Task
 from redsam.objectives import wide
 from redsam.registry import register
 
+URL = (
+    "https://openaccess.thecvf.com/content_ECCV_2018/papers/Bruce_Hou_Transferable_Adversarial_Perturbations_"
+    "ECCV_2018_paper.pdf"
+)
 # |f|^0.5 has no slope at zero; below this a feature counts as zero.
 FLAT = 1e-6
 # The start in UAD's benchmark: noise of 0.01 standard deviations, since the gradient is zero at the clean image.
@@ -21,7 +25,7 @@ NUDGE = 0.01
 
 
 @register("attack", "tap", paper="Transferable Adversarial Perturbations (Zhou et al.)", year=2018,
-          url="https://doi.org/10.1007/978-3-030-01264-9_28", norms=("linf",), kind="transfer",
+          url=URL, norms=("linf",), kind="transfer",
           knowledge=("white-box", "transfer"), cost="steps gradients", features="blocks")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
 class TAP(FeatureAttack):
