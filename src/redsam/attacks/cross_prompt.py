@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Literal
 
 import torch
@@ -12,22 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from redsam import registry
-from redsam.attacks.draws import KINDS, kinds_of, stream, subjects
-from redsam.attacks.goal import HALF_SCALE
+from redsam.attacks.draws import KINDS, kinds_of, minibatches, stream, subjects
+from redsam.attacks.goal import HALF_SCALE, Goal
 from redsam.attacks.gradient import GradientAttack
 from redsam.attacks.loop import Evaluate, Evaluation, Parts
 from redsam.attacks.parts import fixed_step, uniform
 from redsam.attacks.task import Task
 from redsam.errors import InputError
-from redsam.metrics import iou
 from redsam.models.geometry import Frame
-from redsam.models.values import Encoding, Select
+from redsam.models.values import Select
 from redsam.prompts import Prompt
-from redsam.registry import Entry, register
+from redsam.registry import register
 from redsam.threat import Threat
 
-# Prompts decoded a step: more of them than this cost over half a PGD step on lab-b (benchmarks/cross_prompt_speed.py).
-PER_STEP = 6
+# Prompts decoded a step, one of each kind: more than this cost over half a PGD step on lab-b, because every kind is a
+# decoder call of its own (benchmarks/cross_prompt_speed.py).
+PER_STEP = 3
 
 
 @register("attack", "cross-prompt", paper="Robust SAM (Long et al.)", year=2025, norms=("linf", "l2"),
@@ -40,8 +39,8 @@ class CrossPrompt(GradientAttack):
     The task's prompts say which objects; their reference masks (clean predictions unless given, always so when the
     objective aims towards a reference) are what prompts are drawn from. Each step encodes once and decodes `per_step`
     fresh prompts, so its gradient is a sample of the gradient of the whole expectation. prompts: size of a pool, drawn
-    balanced over kinds and objects, gone through without repetition and then drawn anew; per_step None decodes a whole
-    new pool at every step. kinds: of "point", "box", "mask"; "mask" is left out where the model takes none.
+    balanced over kinds and objects, gone through in parts and then drawn anew; per_step None decodes a whole new pool
+    at every step. kinds: of "point", "box", "mask"; "mask" is left out where the model takes none.
     resolution: "low" takes the loss on the decoder's own mask, padding cut off; "full" on original pixels.
     An object whose reference is empty is asked by the task's own prompt. An objective on features needs no prompts:
     this is then PGD.
@@ -67,18 +66,12 @@ class CrossPrompt(GradientAttack):
             raise InputError(
                 f"kinds={','.join(self.kinds) or 'nothing'} cannot be drawn.", hint=f"Choose from {', '.join(KINDS)}."
             )
-        if self.prompts < 1 or not 1 <= self.count <= self.prompts:
+        if self.prompts < 1 or (self.per_step is not None and self.per_step < 1):
             raise InputError(
-                f"per_step={self.per_step} of prompts={self.prompts} cannot be decoded.",
-                hint="Give at least 1 and at most as many per step as there are.",
+                f"prompts={self.prompts} with per_step={self.per_step} leaves none to decode.", hint="Give 1 or more."
             )
         if self.resolution not in ("low", "full"):
             raise InputError(f"There is no resolution '{self.resolution}'.", hint="Choose low or full.")
-
-    @property
-    def count(self) -> int:
-        """Prompts decoded at each step."""
-        return self.prompts if self.per_step is None else self.per_step
 
     def parts(self, threat: Threat) -> Parts:
         size = self.step_size if self.step_size is not None else threat.eps / 4
@@ -99,12 +92,12 @@ class CrossPrompt(GradientAttack):
             with torch.no_grad():
                 found = task.segmenter.decode(task.encode(task.clean), task.prompts, multimask=first != "single")
                 objects = [logits > 0 for logits in found.logits(select=first)]
-        kinds = kinds_of(task.segmenter, self.kinds)
+        kinds, sizes = kinds_of(task.segmenter, self.kinds), minibatches(self.prompts, self.per_step)
         return Expectation(
-            task=task, objective=objective, select=self.select, stop_at=self.stop_at, count=self.count,
+            goal=Goal(task=task, objective=objective, select=self.select, stop_at=self.stop_at),
             low=self.resolution == "low", reference=task.reference,
             draws=[
-                stream(subjects(masks, given), kinds, self.prompts, random)
+                stream(subjects(masks, given), kinds, sizes, random)
                 for masks, given, random in zip(objects, task.prompts, task.generators("cross-prompt"), strict=True)
             ],
         )  # fmt: skip
@@ -112,26 +105,23 @@ class CrossPrompt(GradientAttack):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Expectation:
-    """`loop.Evaluate`: the mean objective of the next `count` prompts of each image's stream (draws.py).
+    """`loop.Evaluate`: the mean objective of the next prompts of each image's stream (draws.py).
 
-    low: the loss on the decoder's own resolution. reference: per image bool P_i x H x W, by the index of the object.
-    stop_at: as `Goal`, for the task's own prompts in original pixels, one more decoder call.
+    goal: what is asked, and whether the task's own prompts have reached its `stop_at` (one more decoder call). low: the
+    loss on the decoder's own resolution. reference: per image bool P_i x H x W, by the index of the object.
     """
 
-    task: Task
-    objective: Entry
-    select: Select
-    stop_at: float | None
-    count: int
+    goal: Goal
     low: bool
     reference: Sequence[Tensor]
-    draws: Sequence[Iterator[tuple[Prompt, int]]]
+    draws: Sequence[Iterator[list[tuple[Prompt, int]]]]
 
     def __call__(self, images: Tensor, active: Sequence[int], progress: float) -> Evaluation:
-        encoding = self.task.encode(images)
-        drawn = [list(islice(self.draws[i], self.count)) for i in active]
+        segmenter, objective, select = self.goal.task.segmenter, self.goal.objective, self.goal.select
+        encoding = self.goal.task.encode(images)
+        drawn = [next(self.draws[i]) for i in active]
         asked = [[prompt for prompt, _ in row] for row in drawn]
-        prediction = self.task.segmenter.decode(encoding, asked, multimask=self.select != "single")
+        prediction = segmenter.decode(encoding, asked, multimask=select != "single")
         frames = prediction.frames
         if self.low:
             frames = tuple(_coarse(frame, prediction.low_res.shape[-1]) for frame in frames)
@@ -139,25 +129,13 @@ class Expectation:
             _shrink(self.reference[i], frame)[[index for _, index in row]]
             for i, row, frame in zip(active, drawn, frames, strict=True)
         ]
-        logits = torch.cat(replace(prediction, frames=frames).logits(select=self.select, reference=truth))
-        at = [progress, 1.0] if self.objective.meta.get("scheduled") else [progress]
-        losses = [
-            self.objective.obj(logits, torch.cat(truth), progress=p).view(len(active), self.count).mean(1) for p in at
-        ]
-        scale = HALF_SCALE if self.task.segmenter.dtype == torch.float16 else 1.0
-        return Evaluation(loss=losses[0] * scale, rank=losses[-1].detach(), reached=self._reached(encoding, active))
-
-    @torch.no_grad()
-    def _reached(self, encoding: Encoding, active: Sequence[int]) -> Tensor | None:
-        if self.stop_at is None:
-            return None
-        own = [self.task.prompts[i] for i in active]
-        reference = [self.reference[i] for i in active]
-        prediction = self.task.segmenter.decode(encoding, own, multimask=self.select != "single")
-        logits = prediction.logits(select=self.select, reference=reference)
-        overlap = [iou(a > 0, b) for a, b in zip(logits, reference, strict=True)]
-        towards = self.objective.meta.get("aim") == "towards"
-        return torch.stack([((o >= self.stop_at) if towards else (o <= self.stop_at)).all() for o in overlap])
+        logits = torch.cat(replace(prediction, frames=frames).logits(select=select, reference=truth))
+        wanted = torch.cat(truth)
+        at = [progress, 1.0] if objective.meta.get("scheduled") else [progress]
+        losses = [objective.obj(logits, wanted, progress=p).view(len(active), -1).mean(1) for p in at]
+        scale = HALF_SCALE if segmenter.dtype == torch.float16 else 1.0
+        reached = self.goal.judge(encoding, active)
+        return Evaluation(loss=losses[0] * scale, rank=losses[-1].detach(), reached=reached)
 
 
 def _coarse(frame: Frame, side: int) -> Frame:

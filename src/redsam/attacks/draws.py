@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -48,19 +49,27 @@ def subjects(masks: Tensor, given: Sequence[Prompt]) -> list[Subject]:
     return out
 
 
+def minibatches(prompts: int, per_step: int | None) -> list[int]:
+    """Sizes of the parts of a pool of `prompts`: `per_step` each, some one more where the pool does not divide; None is
+    the whole pool."""
+    parts = max(prompts // per_step, 1) if per_step is not None else 1
+    size, rest = divmod(prompts, parts)
+    return [size] * (parts - rest) + [size + 1] * rest
+
+
 def stream(
-    objects: Sequence[Subject], kinds: Sequence[str], size: int, random: torch.Generator
-) -> Iterator[tuple[Prompt, int]]:
-    """Endless prompts of one image, each with the index of its object, in pools of `size`.
+    objects: Sequence[Subject], kinds: Sequence[str], sizes: Sequence[int], random: torch.Generator
+) -> Iterator[list[tuple[Prompt, int]]]:
+    """Endless parts of these sizes of one fresh pool after another: prompts, each with the index of its object.
 
     Kinds and objects come round in shuffled turns, apart from each other, so a pool holds each about equally often;
     yet every single place of it is uniform over kinds and over objects, so any part of a pool is an unbiased sample of
     the same expectation.
     """
     while True:
-        turns = zip(_rounds(len(kinds), size, random), _rounds(len(objects), size, random), strict=True)
-        for kind, index in turns:
-            yield draw(objects[index], kinds[kind], random), index
+        turns = zip(_rounds(len(kinds), sum(sizes), random), _rounds(len(objects), sum(sizes), random), strict=True)
+        for size in sizes:
+            yield [(draw(objects[index], kinds[kind], random), index) for kind, index in islice(turns, size)]
 
 
 def draw(subject: Subject, kind: str, random: torch.Generator) -> Prompt:

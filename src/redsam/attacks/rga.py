@@ -13,10 +13,12 @@ from torch import Tensor
 
 from redsam.attacks.base import Attack
 from redsam.attacks.goal import Goal
-from redsam.attacks.loop import Differentiate, Evaluate, Evaluation, Parts, State, Trace, descend, slope
+from redsam.attacks.gradient import follow
+from redsam.attacks.loop import Differentiate, Evaluate, Evaluation, Parts, State, Trace
 from redsam.attacks.parts import fixed_step, momentum, uniform
 from redsam.attacks.region_map import DILATIONS, GRID_RATE, Overlap, paint, painting_order
 from redsam.attacks.task import Task
+from redsam.attacks.transforms import average, chain, ranked_at_iterate, scaled
 from redsam.errors import InputError
 from redsam.models.automatic import automatic_masks
 from redsam.objectives import feature_cosine
@@ -110,40 +112,28 @@ class RGA(Attack):
     def parts(self, task: Task) -> Parts:
         """Random start, gradient over transformed copies, momentum, sign step."""
         size = self.step_size if self.step_size is not None else task.threat.eps / 4
-        return Parts(
+        copies, beta = self.copies if self.use_si else 1, self.beta if self.use_rst else 0.0
+        fill = task.segmenter.frame(*task.clean.shape[-2:]).mean
+        parts = Parts(
             steps=self.steps, start=uniform, rule=fixed_step(size), gradients=(momentum(self.decay),),
-            differentiate=copies_gradient(
-                self.copies if self.use_si else 1, beta=self.beta if self.use_rst else 0.0,
-                fill=task.segmenter.frame(*task.clean.shape[-2:]).mean,
-                exact=self.keep_best or self.stop_at is not None,
-            ),
-            keep_best=self.keep_best,
+            differentiate=copies_gradient(copies, beta=beta, fill=fill), keep_best=self.keep_best, passes=copies,
         )  # fmt: skip
+        return ranked_at_iterate(parts, self.keep_best or self.stop_at is not None)
 
     def search(self, task: Task) -> Trace:
         """The gradient loop."""
-        evaluate, parts = self.evaluator(task), self.parts(task)
-        return descend(evaluate, task.clean, threat=task.threat, parts=parts, seeds=task.seeds, region=task.region)
+        return follow(self.evaluator(task), task, self.parts(task))
 
 
-def copies_gradient(copies: int, *, beta: float, fill: Sequence[float], exact: bool = False) -> Differentiate:
-    """SI and RST: the mean over s < copies of the gradients at T(x / 2^s), one T per step and image.
-
-    exact: evaluate x itself for the rank and for early stopping, one forward pass more; else it is that of T(x).
-    """
+def copies_gradient(copies: int, *, beta: float, fill: Sequence[float]) -> Differentiate:
+    """SI and RST: the mean over s < copies of the gradients at T(x / 2^s), one T per step and image."""
+    dimmed = [scaled(0.5**s) for s in range(copies)]
 
     def differentiate(evaluate: Evaluate, state: State) -> tuple[Evaluation, Tensor]:
-        warp = draw_similarity(state.generators, beta, fill) if beta else None
-
-        def at(divisor: int) -> tuple[Evaluation, Tensor]:
-            return slope(evaluate, state, state.x, lambda x, _: x / divisor if warp is None else warp(x / divisor))
-
-        found = [at(2**s) for s in range(copies)]
-        result = found[0][0]
-        if exact:
-            with torch.no_grad():
-                result = evaluate(state.x, state.active, state.step / state.steps)
-        return result, torch.stack([gradient for _, gradient in found]).mean(0)
+        if not beta:
+            return average(dimmed)(evaluate, state)
+        warp = draw_similarity(state.generators, beta, fill)
+        return average([chain(copy, lambda x, _: warp(x)) for copy in dimmed])(evaluate, state)
 
     return differentiate
 
