@@ -56,7 +56,7 @@ def pictures() -> Tensor:
 
 def left(segmenter: Segmenter, result: AttackResult, reference: list[Tensor]) -> Tensor:
     """IoU after the attack, measured here once more: one prompt an image."""
-    found = segmenter.predict(from_uint8(result.images), PROMPTS)
+    found = segmenter.predict(from_uint8(result.images), PROMPTS[: len(reference)])
     return torch.stack([iou(m.masks, r)[0] for m, r in zip(found, reference, strict=True)])
 
 
@@ -222,4 +222,26 @@ def test_overlap_is_the_mean_over_prompts(sam: Segmenter) -> None:
 
 
 def test_version_1_is_what_was_published() -> None:
-    assert registry.get("attack", "sam-autoattack").obj().version == "1"
+    """Numbers of one version are comparable: whoever wants another list adds a version."""
+    assert SamAutoAttack().version == "1"
+    first = [("fgsm", {}), ("almost-nothing", {"steps": 10}), ("apgd", {"steps": 100})]
+    last = [("almost-nothing", {"steps": 100}), ("square", {"queries": 500})]
+    losses = ("masked-ce", "segpgd", "js", "masked-logit")
+    middle = {
+        "linf": [("sea", {"iterations": 100})],
+        "l2": [("apgd", {"steps": 100, "objective": loss}) for loss in losses],
+    }
+    for norm, between in middle.items():
+        found = [(m.name, dict(m.args)) for m in autoattack.VERSIONS["1"] if m.searches_in(norm)]
+        assert found == [*first, *between, *last]
+        for (name, args), (_, attack) in zip(found, SamAutoAttack().members(norm), strict=True):
+            assert attack == registry.create("attack", name, **args)
+
+
+@pytest.mark.parametrize("threat", [LINF, L2], ids=["linf", "l2"])
+def test_version_1_runs_and_counts_its_queries(sam: Segmenter, threat: Threat) -> None:
+    attack = SamAutoAttack(steps=3, queries=10, exhaustive=True)
+    found = attack.run(sam, pictures()[:1], PROMPTS[:1], threat=threat)
+    assert len(found.losses) == 1 + len(attack.members(threat.norm)) and not found.losses.isnan().any()
+    assert found.queries == (10,) and found.flags == ("",)
+    assert float(left(sam, found, clean_masks(sam)[:1])) == pytest.approx(float(found.losses[1:].min()))

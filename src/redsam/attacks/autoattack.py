@@ -15,13 +15,20 @@ from redsam.attacks.task import Task
 from redsam.errors import InputError
 from redsam.registry import register
 
+# Written out, not taken from sea.py: a version keeps its losses.
+SEA_LOSSES = ("masked-ce", "segpgd", "js", "masked-logit")
 # Numbers are compared across papers by version, so the list of a version that was published never changes: a better
 # list is a new version.
 VERSIONS: Mapping[str, tuple[Member, ...]] = {
     "1": (
         Member(name="fgsm"),
-        Member(name="pgd", args={"steps": 10}),
+        Member(name="almost-nothing", args={"steps": 10}),
         Member(name="apgd", args={"steps": 100}),
+        # Four losses with the radius schedule; published with 300 iterations each. SEA is for linf.
+        Member(name="sea", args={"iterations": 100}, norms=("linf",)),
+        *(Member(name="apgd", args={"steps": 100, "objective": loss}, norms=("l2",)) for loss in SEA_LOSSES),
+        Member(name="almost-nothing", args={"steps": 100}),
+        Member(name="square", args={"queries": 500}),
     ),
 }
 ASR_10 = 0.1  # an attack on a prompt has succeeded when its IoU is at most 10 %: ASR@10 of UAD and RGA
@@ -50,12 +57,14 @@ class SamAutoAttack(Attack):
       stopped at IoU 0.08 may have reached 0.02 under a member that was not run, so the mean IoU is not a minimum.
     Kernels that sum a batch in another order can move a member's image by a level, as for every attack here.
 
-    steps, queries: of every member that has them, instead of the version's (a quick look; no longer the version).
+    steps, queries: of every member that has them (steps are SEA's iterations), instead of the version's: a quick look,
+    no longer the version.
     stop_at goes to the members too. Members that do not search in the threat's norm are left out.
     Trace.losses: members + 1 rows; row 0 is the clean image's IoU, row r that of what member r would deliver, nan where
     an image was not given to it (smaller is better for the attacker). Steps, gradients, forwards, queries: summed.
     Deviation: AutoAttack and SEA are for classifiers and for semantic segmentation, so lists and criterion are ours:
-    IoU per image of prompts instead of the label or of pixel accuracy. SEA runs its losses on every image.
+    IoU per image of prompts instead of the label or of pixel accuracy. Version 1 gives each of SEA's losses 100 of the
+    published 300 iterations and runs them on survivors only; in l2, for which SEA has no schedule, they drive APGD.
     """
 
     version: str = "1"
@@ -78,7 +87,10 @@ class SamAutoAttack(Attack):
 
     def members(self, norm: str) -> tuple[tuple[str, Attack], ...]:
         """(label, attack) of the version's members that search in this norm, in order."""
-        shared = {"steps": self.steps, "queries": self.queries, "stop_at": self.stop_at, "select": self.select}
+        shared = {
+            "steps": self.steps, "iterations": self.steps, "queries": self.queries, "stop_at": self.stop_at,
+            "select": self.select,
+        }  # fmt: skip
         return tuple((m.label, m.make(**shared)) for m in VERSIONS[self.version] if m.searches_in(norm))
 
     def search(self, task: Task) -> Trace:

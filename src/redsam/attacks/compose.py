@@ -21,10 +21,12 @@ from redsam.types import from_uint8, to_uint8
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One attack of a list as data: its registry name, and options that differ from its own defaults."""
+    """One attack of a list as data: its registry name, options that differ from its own defaults, and the norms in
+    which the list asks for it (None: all that it knows)."""
 
     name: str
     args: Mapping[str, Any] = field(default_factory=dict)
+    norms: tuple[str, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -39,8 +41,8 @@ class Member:
         return cast(Attack, registry.create("attack", self.name, **{**self.args, **chosen}))
 
     def searches_in(self, norm: str) -> bool:
-        """Whether the attack knows this norm."""
-        return norm in registry.get("attack", self.name).meta["norms"]
+        """Whether the attack knows this norm, and the list asks for it there."""
+        return (self.norms is None or norm in self.norms) and norm in registry.get("attack", self.name).meta["norms"]
 
 
 def deliver(task: Task, images: Tensor) -> Tensor:
