@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,10 +14,12 @@ from redsam.attacks.scanning import Kind, answers, random_prompts, size_of
 from redsam.attacks.task import Task
 from redsam.attacks.universal import Memory, UniversalAttack, rows
 from redsam.attacks.wavelet import haar
+from redsam.errors import InputError
 from redsam.registry import register
 
 # Published: spatial 1 on the foreground and 0.1 on the background; frequency 1 on low and 0.01 on high bands.
 BACKGROUND, LOW, HIGH = 0.1, 1.0, 0.01
+Reduction = Literal["mean", "sum"]
 
 
 @register("attack", "darksam", paper="DarkSAM: Fooling Segment Anything Model to Segment Nothing (Zhou et al.)",
@@ -33,14 +36,23 @@ class DarkSAM(UniversalAttack):
     for the image-specific variant, which the paper does not have; the high bands are all three but the average.
     Deviation: the paper's loss is descended, on the model's own normalisation; the public code ascends it by the sign
     of a gradient scaled with the loss, on un-normalised images. Logits are taken in the decoder's frame without
-    padding, averaged over pixels and prompts. Squared differences of bands are summed over the image in its own pixels,
-    not at 1024. `keep_best` delivers the best iterate of the image-specific variant.
+    padding, averaged over pixels and prompts. Squared differences of bands are averaged over the image in its own
+    pixels (`bands` "mean"); the code sums them ("sum"), and descending that leaves every sign to the low band: on one
+    photograph with lab-b at eps 10/255 the masks then stay as they are (IoU 0.99 after 40 steps, 0.66 with the mean).
+    `keep_best` delivers the best iterate of the image-specific variant.
     """
 
     inner: int = 10
     samples: int = 10
     prompt: Kind = "point"
     tau: float = -1.0
+    bands: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        if self.bands not in get_args(Reduction):
+            raise InputError(f"bands is '{self.bands}'.", hint="Choose mean or sum.")
+        if self.samples < 1:
+            raise InputError(f"{self.samples} random prompts show nothing.", hint="Give samples of at least 1.")
 
     def evaluator(self, task: Task, memory: Memory) -> Evaluate:
         prompts = [random_prompts(size_of(task), self.samples, self.prompt, g) for g in task.generators("darksam")]
@@ -49,7 +61,8 @@ class DarkSAM(UniversalAttack):
 
         def evaluate(images: Tensor, active: Sequence[int], progress: float) -> Evaluation:
             logits = answers(task, task.encode(images), [prompts[i] for i in active], self.select)
-            loss = spatial(logits, rows(blueprint, active), self.tau) + frequency(images, rows(task.clean, active))
+            loss = spatial(logits, rows(blueprint, active), self.tau)
+            loss = loss + frequency(images, rows(task.clean, active), self.bands)
             return Evaluation(loss=loss, rank=loss.detach())
 
         return evaluate
@@ -64,8 +77,10 @@ def spatial(logits: Tensor, blueprint: Tensor, tau: float) -> Tensor:
     return lost + BACKGROUND * found
 
 
-def frequency(images: Tensor, clean: Tensor) -> Tensor:
-    """nx3xHxW to n: summed squared change of the Haar average minus 0.01 times that of the three other bands; the
-    transform is linear and orthonormal, so this is the change of the images rebuilt from those bands."""
+def frequency(images: Tensor, clean: Tensor, reduction: Reduction) -> Tensor:
+    """nx3xHxW to n: squared change of the Haar average minus 0.01 times that of the three other bands, summed over the
+    image or divided by its number of values. The transform is linear and orthonormal, so this is the squared change of
+    the images rebuilt from those bands."""
     low, *high = (band.square().flatten(1).sum(1) for band in haar(images - clean))
-    return LOW * low - HIGH * torch.stack(high).sum(0)
+    total = LOW * low - HIGH * torch.stack(high).sum(0)
+    return total if reduction == "sum" else total / clean[0].numel()

@@ -14,6 +14,7 @@ from redsam.attacks.augment import draw, noise, recolour
 from redsam.attacks.loop import Evaluate, Evaluation
 from redsam.attacks.task import Task
 from redsam.attacks.universal import Memory, UniversalAttack, rows
+from redsam.errors import InputError
 from redsam.registry import register
 
 # Inferred, as usual in contrastive learning: colour factors in [0.8, 1.2] and a little noise.
@@ -40,6 +41,10 @@ class UAPContrast(UniversalAttack):
     temperature: float = 0.1
 
     begins_at_random: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"{self.samples} copies are too few.", hint="Give samples of at least 1.")
 
     def evaluator(self, task: Task, memory: Memory) -> Evaluate:
         generators = task.generators("uap-contrast")

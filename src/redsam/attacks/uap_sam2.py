@@ -14,6 +14,7 @@ from redsam.attacks.loop import Evaluate, Evaluation
 from redsam.attacks.scanning import answers, scan, size_of
 from redsam.attacks.task import Task
 from redsam.attacks.universal import Memory, UniversalAttack, momentum, rows
+from redsam.errors import InputError
 from redsam.registry import register
 
 # Augmented copies of the clean image that make the prototype: count, rotation, noise, colour (the authors' code).
@@ -44,6 +45,10 @@ class UAPSAM2(UniversalAttack):
     epochs: int = 10
     temperature: float = 0.1
     decay: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"{self.samples} regions are too few.", hint="Give samples of at least 1.")
 
     def smooth(self, gradient: Tensor, memory: Memory) -> Tensor:
         return momentum(self.decay, gradient, memory)

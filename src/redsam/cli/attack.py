@@ -43,7 +43,7 @@ def command(
 
     # All that can be wrong is looked at before the weights are loaded.
     chosen = {**({"steps": steps} if steps else {}), **({"objective": objective} if objective else {})}
-    recipe = registry.create("attack", attack, **chosen, **options.settings(changes))
+    recipe = options.recipe(attack, {**chosen, **options.settings(changes)})
     threat = Threat(norm=norm, eps=Threat.parse_eps(eps))  # type: ignore[arg-type]  # Threat checks the name itself
     if objective:
         registry.get("objective", objective)

@@ -12,6 +12,7 @@ import typer
 from redsam.errors import InputError
 
 if TYPE_CHECKING:
+    from redsam.attacks.base import Attack
     from redsam.models.base import Segmenter
     from redsam.prompts import Prompt
 
@@ -74,6 +75,33 @@ def settings(pairs: Sequence[str] | None) -> dict[str, Any]:
         except ValueError:
             chosen[name] = value
     return chosen
+
+
+def recipe(name: str, chosen: dict[str, Any]) -> Attack:
+    """An attack with these fields, each checked against its type; a text such as 2/255 is a number where one is
+    wanted. Raises UnknownName, InputError."""
+    from typing import get_type_hints
+
+    from pydantic import TypeAdapter, ValidationError
+
+    from redsam import registry
+    from redsam.threat import Threat
+
+    kinds = get_type_hints(registry.get("attack", name).obj)
+    values = dict(chosen)
+    for key, value in chosen.items():
+        if key not in kinds:
+            continue  # create says so, with the nearest names
+        check: TypeAdapter[Any] = TypeAdapter(kinds[key])
+        try:
+            values[key] = check.validate_python(value)
+        except ValidationError as error:
+            if not (isinstance(value, str) and "/" in value and "float" in str(kinds[key])):
+                reason = error.errors()[0]["msg"].lower()
+                raise InputError(f"{key}={value} is not what '{name}' takes: {reason}.") from None
+            values[key] = Threat.parse_eps(value)
+    made: Attack = registry.create("attack", name, **values)
+    return made
 
 
 def device_of(text: str) -> str:
