@@ -93,11 +93,13 @@ def same(ours: Tensor, theirs: Tensor) -> None:
 
 
 def steps(segmenter: Segmenter) -> int:
-    return 10 if segmenter.name != "lab-b" else 4
+    return 10 if segmenter.name != "lab-b" else 3
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0])
 def test_difgsm_equals_torchattacks(segmenter: Segmenter, torchattacks: Any, decay: float) -> None:
+    if segmenter.name == "lab-b" and not decay:
+        pytest.skip("both decays are compared on the tiny model")
     count, rate = steps(segmenter), 0.8
     model = TwoClasses(segmenter)
     theirs = torchattacks.DIFGSM(
