@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -44,6 +46,14 @@ def pictures(count: int, height: int = 24, width: int = 32, seed: int = 0) -> Te
 def prompts(count: int) -> list[list[Prompt]]:
     choices: list[list[Prompt]] = [[point(5, 7)], [box(2, 3, 20, 18), point(9, 9)], [point(1, 1), point(20, 11)]]
     return [choices[i % 3] for i in range(count)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_surrogate(tiny_folder: Path) -> Iterator[None]:
+    """Attacks that craft on an ensemble do so on a tiny model instead of the bundled ones."""
+    QUICK["surrogates"] = (str(tiny_folder),)
+    yield
+    del QUICK["surrogates"]
 
 
 @pytest.fixture(scope="module")
