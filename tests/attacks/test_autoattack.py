@@ -189,7 +189,7 @@ def test_members_take_the_shared_options_they_have() -> None:
     given = SamAutoAttack(version="short", steps=2, stop_at=0.3, select="area").members("linf")
     assert [getattr(a, "steps", None) for _, a in given] == [None, 2, 2, 2]
     assert all(a.stop_at == 0.3 and a.select == "area" for _, a in given)
-    assert given[1][0] == "pgd(steps=3, objective=bce)"
+    assert given[1][0] == "pgd(steps=2, objective=bce)"
 
 
 def test_members_that_do_not_know_the_norm_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -86,12 +86,13 @@ class SamAutoAttack(Attack):
         return True
 
     def members(self, norm: str) -> tuple[tuple[str, Attack], ...]:
-        """(label, attack) of the version's members that search in this norm, in order."""
+        """(label, attack) of the version's members that search in this norm, in order; labels show options in force."""
         shared = {
             "steps": self.steps, "iterations": self.steps, "queries": self.queries, "stop_at": self.stop_at,
             "select": self.select,
         }  # fmt: skip
-        return tuple((m.label, m.make(**shared)) for m in VERSIONS[self.version] if m.searches_in(norm))
+        made = [(m, m.make(**shared)) for m in VERSIONS[self.version] if m.searches_in(norm)]
+        return tuple((replace(m, args={k: getattr(a, k) for k in m.args}).label, a) for m, a in made)
 
     def search(self, task: Task) -> Trace:
         """Each member on the survivors of those before it."""
