@@ -134,7 +134,8 @@ def test_the_map_comes_from_the_automatic_masks_and_the_seed(sam: Segmenter, mon
     options = {"grid_rate": 0.4, "dilations": 43}
     one, again = (RGA(**options).region_map(task, 0) for _ in range(2))
     assert torch.equal(one, again)
-    assert asked[0] == {"points_per_side": 64, "pred_iou_thresh": 0.88, "shape": (3, 8, 12)}
+    thresholds = {"pred_iou_thresh": 0.88, "stability_score_thresh": 0.95}
+    assert asked[0] == thresholds | {"points_per_side": 64, "shape": (3, 8, 12)}
     other = RGA(**options).region_map(replace(task, seeds=[4]), 0)
     assert not torch.equal(one, other) and torch.equal(one > 0, other > 0)
     last = RGA(**options, overlap="confident-first").region_map(task, 0)

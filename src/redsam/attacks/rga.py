@@ -38,11 +38,12 @@ class RGA(Attack):
     x / 2^s, s = 0, 1, ... (SI); momentum `decay` over the l1-normalised gradient; a random start. Switches for an
     ablation: use_map (False drops the term with the map), use_rst, use_si, decay=0.
     step_size in the threat's units, None is eps / 4. grid: points per side of the automatic segmentation; a small model
-    does with fewer. overlap: which of two overlapping small masks is painted first; the paper does not say, "first"
-    (the generator's order) is what its code does. An image without any mask gets a map cut by the grid all over.
+    does with fewer, and a weak one needs lower thresholds to find any mask: an image without one gets a map cut by the
+    grid all over. overlap: which of two overlapping small masks is painted first; the paper does not say, "first" (the
+    generator's order) is what its code does.
 
     As published: 40 steps, 2/255 at eps 8/255, decay 0.4, beta 0.01, copies 3, weight 1, grid 64, pred_iou_thresh 0.88,
-    grid_rate 0.1, dilations 50. Deviation: T is a true similarity of the picture about its centre, where the code
+    stability_score_thresh 0.95, grid_rate 0.1, dilations 50. Deviation: T is a true similarity of the picture about its centre, where the code
     scales only the cosine terms of its rotation, in the padded square; dilations shrink with the image (the code's are
     at 1024 pixels); colours have no zero channel; the budget holds in original pixels (space "model" is as published);
     losses in the log are those of the transformed image, unless keep_best or stop_at ask for one more pass a step.
@@ -56,6 +57,7 @@ class RGA(Attack):
     copies: int = 3
     grid: int = 64
     pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
     grid_rate: float = GRID_RATE
     dilations: int = DILATIONS
     overlap: Overlap = "first"
@@ -86,7 +88,8 @@ class RGA(Attack):
         # The model's own frame is not on the 8-bit lattice, and the exact preprocessing asks for that.
         image = from_uint8(to_uint8(task.clean[row]))
         found = automatic_masks(
-            task.segmenter, image, points_per_side=self.grid, pred_iou_thresh=self.pred_iou_thresh
+            task.segmenter, image, points_per_side=self.grid, pred_iou_thresh=self.pred_iou_thresh,
+            stability_score_thresh=self.stability_score_thresh,
         )  # fmt: skip
         return paint(
             found.masks, task.subset([row]).generators("region-map")[0], order=painting_order(found, self.overlap),
