@@ -203,6 +203,20 @@ def test_a_batch_is_a_loop_where_blocks_differ(name: str) -> None:
         assert torch.allclose(alone.losses[:, 0], together.losses[:, i], rtol=1e-4)
 
 
+@pytest.mark.parametrize("source", ["photographs", "patches"])
+def test_every_image_draws_its_own_competitors(source: Any) -> None:
+    """With all weight on the competitor its choice shows in every loss."""
+    model, attack = tiny("sam", image_size=32), PATApp(steps=3, weight=1e5, source=source)
+    together = attack.run(model, pictures(), [[], []], threat=THREAT, seeds=[1, 2]).losses
+    alone = attack.run(model, pictures()[1:], [[]], threat=THREAT, seeds=[2]).losses
+    assert torch.allclose(together[:, 1], alone[:, 0], rtol=1e-2)
+    fixed = PATA(steps=3, weight=1e5).run(model, pictures()[1:], [[]], threat=Threat(eps=0), seeds=[2]).losses
+    fresh = PATApp(steps=3, weight=1e5, source=source).run(
+        model, pictures()[1:], [[]], threat=Threat(eps=0), seeds=[2]
+    )  # at the clean image only the competitor changes from step to step
+    assert float(fixed.std()) < 1e-2 * float(fresh.losses.std())
+
+
 @pytest.mark.parametrize("name", list(ALL))
 def test_passes_are_counted_and_a_limit_is_kept(name: str) -> None:
     model, attack = tiny("sam", image_size=32), ALL[name]

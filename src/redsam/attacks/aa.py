@@ -13,7 +13,6 @@ from redsam.attacks.photographs import choices
 from redsam.attacks.task import Task
 from redsam.registry import register
 
-
 URL = (
     "https://openaccess.thecvf.com/content_CVPR_2019/html/Inkawhich_Feature_Space_Perturbations_Yield_More_"
     "Transferable_Adversarial_Examples_CVPR_2019_paper.html"

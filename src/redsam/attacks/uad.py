@@ -137,7 +137,8 @@ class Deformation:
         self.images = task.clean
         self.size = (int(task.clean.shape[-2]), int(task.clean.shape[-1]))
         self.std = task.clean.new_tensor(task.segmenter.frame(*self.size).std)[:, None, None]
-        source = grid.expand_as(noise).to(task.clean.device).clone()
+        device = task.clean.device if task.clean.device.type != "mps" else "cpu"  # which has no float64
+        source = grid.expand_as(noise).to(device).clone()
         self.source = source.requires_grad_(True)
         self.dest = (source.detach() + spread * noise.to(source)).clamp(0, LAST).requires_grad_(True)
         self.points = [self.source, self.dest]

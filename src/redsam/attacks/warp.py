@@ -49,8 +49,9 @@ def spline(points: Tensor, values: Tensor, query: Tensor) -> Tensor:
 
 def _bend(query: Tensor, points: Tensor) -> Tensor:
     """r^2 log r between mx2 (or *xmx2) and *xnx2: *xmxn; zero, with slope zero, at r = 0."""
-    squared = (query[..., :, None, :] - points[..., None, :, :]).square().sum(-1)
-    return 0.5 * squared * squared.clamp_min(1e-30).log()
+    lengths = query.square().sum(-1)[..., :, None] + points.square().sum(-1)[..., None, :]
+    squared = (lengths - 2 * query @ points.transpose(-1, -2)).clamp_min(1e-30)
+    return 0.5 * squared * squared.log()
 
 
 def dense_flow(source: Tensor, dest: Tensor, size: tuple[int, int]) -> Tensor:
