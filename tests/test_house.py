@@ -20,11 +20,11 @@ FORBIDDEN = {
     "prompts.py": ("models", "attacks", "data", "bench", "report"),
     "threat.py": ("models", "attacks", "data", "bench", "report"),
     "metrics": ("models", "attacks", "data", "bench", "report"),
-    "models": ("attacks", "data", "bench", "report"),
-    "data": ("models", "attacks", "bench", "report"),
-    "attacks": ("data", "bench", "report"),
-    "bench": ("report",),
-    "report": ("models", "attacks", "data", "bench"),
+    "models": ("attacks", "data", "bench", "report", "studies"),
+    "data": ("models", "attacks", "bench", "report", "studies"),
+    "attacks": ("data", "bench", "report", "studies"),
+    "bench": ("report", "studies"),
+    "report": ("models", "attacks", "data", "bench", "studies"),
 }
 # Targeted attacks read a picture to aim at: the image reader and the bundled photographs, no data set.
 EXCEPT = {"attacks": ("redsam.data.images", "redsam.data.demo")}

@@ -12,7 +12,7 @@ from redsam import registry
 from redsam.errors import RedsamError, UnknownName
 from redsam.registry import Entry, register
 
-KINDS = ("attack", "metric", "model", "objective", "protocol", "reader")
+KINDS = ("attack", "metric", "model", "objective", "protocol", "reader", "study")
 ALL = [entry for kind in KINDS for entry in registry.entries(kind)]
 VALUES = [entry for entry in ALL if is_dataclass(entry.obj)]
 

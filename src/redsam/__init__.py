@@ -55,7 +55,9 @@ _HOMES = {
     "to_uint8": "types",
     "write_png": "data",
 }
-_ROOMS = ("attacks", "bench", "data", "metrics", "models", "objectives", "prompts", "registry", "report", "threat")
+_ROOMS = (
+    "attacks", "bench", "data", "metrics", "models", "objectives", "prompts", "registry", "report", "studies", "threat",
+)  # fmt: skip
 __all__ = [
     "Attack",
     "AttackResult",

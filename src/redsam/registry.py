@@ -21,7 +21,18 @@ from redsam.errors import UnknownName
 T = TypeVar("T")
 
 # Rooms whose modules may declare something. A single module is a room of one.
-ROOMS = ("models", "objectives", "attacks", "corruptions", "defenses", "privacy", "backdoor", "data", "metrics")
+ROOMS = (
+    "models",
+    "objectives",
+    "attacks",
+    "corruptions",
+    "defenses",
+    "privacy",
+    "backdoor",
+    "data",
+    "metrics",
+    "studies",
+)
 
 _entries: dict[tuple[str, str], Entry] = {}
 _loaded = False

@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from redsam import __version__
-from redsam.cli import attack, audit, listing, masking, masks, report, universal
+from redsam.cli import attack, audit, listing, masking, masks, protocol, report, universal
 from redsam.cli.console import Stopped, complain, quieten, share_cores
 from redsam.errors import RedsamError
 
@@ -34,6 +34,7 @@ app.command("attack")(attack.command)
 app.command("universal")(universal.command)
 app.command("masks")(masks.command)
 app.command("masking")(masking.command)
+app.command("protocol")(protocol.command)
 app.command("report")(report.command)
 app.command("list")(listing.command)
 

@@ -32,6 +32,10 @@ def command(
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size attacked together.")] = 1,
+    joint: Annotated[
+        bool | None,
+        typer.Option("--joint/--apart", help="One adversarial image for all prompts, or one for each; default: joint."),
+    ] = None,
     seed: options.Seed = 0,
 ) -> None:
     """Measure where a model breaks: clean, then attacked, with intervals, pictures and one HTML report.
@@ -57,10 +61,11 @@ def command(
             preset=chosen,
             out=folder,
             limit=limit,
+            joint=joint,
             seed=seed,
             batch=batch_size,
             progress=bar,
-            command=_typed(model, data, preset, limit, folder),
+            command=_typed(model, data, preset, limit, joint, folder),
         )
     except KeyboardInterrupt:
         raise Stopped(bar.farewell) from None
@@ -72,9 +77,10 @@ def command(
     out().print(str(page), markup=False)
 
 
-def _typed(model: str, data: str | None, preset: str, limit: int | None, folder: Path) -> str:
+def _typed(model: str, data: str | None, preset: str, limit: int | None, joint: bool | None, folder: Path) -> str:
     """The command that makes this run again, for the report."""
     words = ["redsam", "audit", model, *(["--data", data] if data else []), "--preset", preset]
+    words += {True: ["--joint"], False: ["--apart"], None: []}[joint]
     return shlex.join([*words, *(["--limit", str(limit)] if limit else []), "--out", str(folder)])
 
 

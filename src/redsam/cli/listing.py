@@ -12,13 +12,15 @@ from redsam.cli.console import out
 from redsam.cli.options import Json
 
 Row = dict[str, Any]
+KINDS = "models, attacks, objectives, protocols, studies, readers, metrics or presets."
+PLURALS = {"studies": "study"}
 
 
 def command(
-    kind: Annotated[str, typer.Argument(help="models, attacks, objectives, protocols, readers, metrics or presets.")],
+    kind: Annotated[str, typer.Argument(help=KINDS)],
     as_json: Json = False,
 ) -> None:
-    """List what can be named: models, attacks, objectives, protocols, readers, metrics, presets."""
+    """List what can be named. protocols say how images are prompted, studies how papers evaluate."""
     rows = rows_of(kind)
     if as_json:
         typer.echo(json.dumps(rows, indent=1, default=str, ensure_ascii=False))
@@ -40,13 +42,18 @@ def rows_of(kind: str) -> list[Row]:
     from redsam import registry
 
     special: Mapping[str, Callable[[], list[Row]]] = {"model": _models, "preset": _presets}
-    wanted = kind.lower().removesuffix("s")
+    wanted = PLURALS.get(kind.lower(), kind.lower().removesuffix("s"))
     if wanted in special:
         return special[wanted]()
     known = [*registry.kinds(), *special]
     if wanted not in known:
-        raise registry.unknown("kind", kind, sorted({f"{k}s" for k in known}))
+        raise registry.unknown("kind", kind, sorted({plural(k) for k in known}))
     return [_row(entry) for entry in registry.entries(wanted)]
+
+
+def plural(kind: str) -> str:
+    """`attacks`, `studies`."""
+    return next((many for many, one in PLURALS.items() if one == kind), f"{kind}s")
 
 
 def _row(entry: Any) -> Row:

@@ -1,0 +1,126 @@
+"""`redsam protocol NAME`: a published evaluation protocol on any model and data, the published rows beside."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from redsam.cli import options
+from redsam.cli.audit import Bar
+from redsam.cli.console import Stopped, err, out
+from redsam.errors import InputError
+
+if TYPE_CHECKING:
+    from redsam.models.base import Segmenter
+    from redsam.studies import Study
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="See: redsam list studies")],
+    model: options.Model = "lab-b",
+    victims: Annotated[
+        str | None,
+        typer.Option("--victims", metavar="A,B", help="Models that are only shown what --model was fooled by."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "-d", metavar="DIR", help="Photographs with masks; default: bundled ones."),
+    ] = None,
+    train: Annotated[
+        str | None, typer.Option("--train", metavar="DIR", help="Other photographs, where the study learns from some.")
+    ] = None,
+    reader: Annotated[
+        str | None, typer.Option(help="How to read --data and --train; default: found by itself.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images, evenly spaced.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the study; repeatable.")
+    ] = None,
+    folder: Annotated[Path, options.out_option("Where tables, report and records go; the same again goes on.")] = Path(
+        "redsam-protocol"
+    ),
+    device: options.Device = "auto",
+    dtype: options.Dtype = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size attacked together.")] = 1,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Run a published evaluation protocol: its prompts, budgets, attacks and numbers, with the published rows beside.
+
+    Interrupted and typed again, it goes on where it was.
+    """
+    from redsam import studies
+    from redsam.data import open_data
+
+    chosen = studies.study(name, **options.settings(changes))
+    named = [part for part in (victims or "").split(",") if part]
+    chosen.check(victims=named, train=train)
+    images = open_data(data, reader=reader)
+    lessons = None if train is None else open_data(train, reader=reader)
+    options.folder(folder)
+    loaded = _load([model, *named], device, dtype)
+    bar = Bar()
+    try:
+        findings = chosen.run(
+            loaded[0],
+            images,
+            out=folder,
+            victims=loaded[1:],
+            train=lessons,
+            limit=limit,
+            seed=seed,
+            batch=batch_size,
+            progress=bar,
+            command=_typed(chosen, name, model, named, data, train, limit, folder),
+        )
+    except KeyboardInterrupt:
+        raise Stopped(bar.farewell) from None
+    finally:
+        bar.close()
+    if as_json:
+        typer.echo(json.dumps(findings.to_json(), indent=1, ensure_ascii=False))
+        return
+    out().print(findings.markdown(), markup=False)
+    out().print(str(folder / "study.md"), markup=False)
+
+
+def _load(names: Sequence[str], device: str, dtype: str) -> list[Segmenter]:
+    """Each model once. Two of one name would be one column in every table, so that is refused."""
+    found: dict[str, Segmenter] = {}
+    for one in names:
+        if one not in found:
+            with err().status(f"loading {one}"):
+                found[one] = options.load_model(one, device, dtype)
+    shown = [s.name for s in found.values()]
+    twice = next((s for s in shown if shown.count(s) > 1), None)
+    if twice is not None:
+        raise InputError(f"Two of the models are called '{twice}'.", hint="Rename one of the folders.")
+    return [found[one] for one in names]
+
+
+def _typed(
+    study: Study,
+    name: str,
+    model: str,
+    victims: Sequence[str],
+    data: str | None,
+    train: str | None,
+    limit: int | None,
+    folder: Path,
+) -> str:
+    """The command that makes this run again, for the report."""
+    words = ["redsam", "protocol", name, "--model", model]
+    given: list[tuple[str, Any]] = [("--victims", ",".join(victims)), ("--data", data), ("--train", train)]
+    given += [("--limit", limit), ("--out", folder)]
+    words += [str(part) for pair in given if pair[1] for part in pair]
+    for one in fields(study):
+        value = getattr(study, one.name)
+        if value != getattr(type(study)(), one.name):
+            words += ["--set", f"{one.name}={json.dumps(value)}"]
+    return shlex.join(words)
