@@ -43,9 +43,10 @@ class RGA(Attack):
     generator's order) is what its code does.
 
     As published: 40 steps, 2/255 at eps 8/255, decay 0.4, beta 0.01, copies 3, weight 1, grid 64, pred_iou_thresh 0.88,
-    stability_score_thresh 0.95, grid_rate 0.1, dilations 50. Deviation: T is a true similarity of the picture about its centre, where the code
-    scales only the cosine terms of its rotation, in the padded square; dilations shrink with the image (the code's are
-    at 1024 pixels); colours have no zero channel; the budget holds in original pixels (space "model" is as published);
+    stability_score_thresh 0.95, grid_rate 0.1, dilations 50.
+    Deviation: T is a true similarity of the picture about its centre, where the code scales only the cosine terms of
+    its rotation, in the padded square; dilations shrink with the image (the code's are at 1024 pixels); colours have no
+    zero channel; the budget holds in original pixels (space "model" is as published);
     losses in the log are those of the transformed image, unless keep_best or stop_at ask for one more pass a step.
     """
 
