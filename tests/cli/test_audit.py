@@ -103,6 +103,15 @@ def test_the_verdict_and_the_report_path_are_printed_last(audit: Audit, good: Pa
     assert len({sample for _, sample in records(tmp_path / "out")}) == 2
 
 
+def test_apart_gives_every_prompt_an_image_of_its_own(audit: Audit, good: Path, tmp_path: Path) -> None:
+    ran = audit(good, "--limit", 1, "--apart")
+    assert ran.code == 0, ran.err
+    attacked = [r for r in records(tmp_path / "out").values() if "linf" in (r["prompts"] or [{}])[0]]
+    assert len(attacked) == 4
+    assert all(r["image"] is None and r["prompts"][0]["image"].endswith(".p0.png") for r in attacked)
+    assert "--apart" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_interrupted_and_typed_again_it_goes_on(
     audit: Audit, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

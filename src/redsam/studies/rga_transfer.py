@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from redsam import registry
 from redsam.bench.presets import linf
 from redsam.bench.spec import JsonDict
 from redsam.registry import register
@@ -58,7 +59,7 @@ def transfer_table(
     theirs: list[JsonDict],
 ) -> Table:
     """Clean and attacked rows of every victim, for all prompts and each kind, the published rows beside."""
-    found = asked.matrix(title, trials, [("uad", prompting)], select="single")
+    found = asked.matrix(registry.spec_of(study)["name"], trials, [("uad", prompting)], select="single")
     ours = [
         measured(row, attack=entry.trial, victim=entry.victim, prompt=row["prompt_kind"])
         for entry, row in found.rows(references=[GROUND_TRUTH, CLEAN_PREDICTION])
