@@ -34,7 +34,8 @@ QUICK: dict[str, Any] = {"steps": 4, "queries": 30, "samples": 2, "grid": 3, "it
 def short(entry: registry.Entry, **args: Any) -> Attack:
     """The attack with few steps; of the options given, those that it has."""
     names = {f.name for f in fields(entry.obj)}
-    chosen = {k: v for k, v in (QUICK | args).items() if k in names}
+    few = {"queries": 5} if "surrogates" in names else {}  # each of its queries is a white-box attack on surrogates
+    chosen = {k: v for k, v in (QUICK | few | args).items() if k in names}
     return cast(Attack, registry.create("attack", entry.name, **chosen))
 
 
