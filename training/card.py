@@ -15,6 +15,8 @@ from typing import Any
 from packed import SHARES
 from recipes import RECIPES
 
+from redsam.report.verdict import BARS
+
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 16 * 2**20
 TERMS = {
@@ -31,8 +33,8 @@ def card(name: str, facts: dict[str, Any], row: dict[str, Any]) -> str:
     """The markdown text."""
     recipe = RECIPES[name]
     warning = (
-        "> **Not yet a model to draw conclusions from**: below point 0.34 or box 0.64 on a held-out set. Use it to try "
-        "the tools, not to judge a method.\n\n"
+        f"> **Not yet a model to draw conclusions from**: below point {BARS['point']} or box {BARS['box']} on a held-out "
+        "set. Use it to try the tools, not to judge a method.\n\n"
         if row["weak"]
         else ""
     )

@@ -13,6 +13,7 @@ from redsam.data import open_data
 from redsam.errors import InputError, UnknownName
 from redsam.models.base import Segmenter
 from redsam.studies import Findings, study
+from redsam.studies.rga_transfer import AIM
 from redsam.studies.tables import MEASURED, PUBLISHED, Table, beside
 from redsam.studies.uad_benchmark import budget_rows, transfer_rows
 
@@ -116,7 +117,9 @@ def test_transfer_has_every_attack_on_every_victim_by_prompt_kind(
         assert spec["select"] == "single" and spec["protocol"]["name"] == "uad"
         if row["attack"] != "clean":
             assert row["eps"] == 8 and spec["probe"]["args"]["steps"] == 1
-            assert cells[row["cell"]]["source"] == (None if row["victim"] == "tiny-sam" else "tiny-sam")
+            assert cells[row["cell"]]["source"] == "tiny-sam" and cells[row["cell"]]["attacker_protocol"] == "uad"
+            assert spec["protocol"]["args"]["max_objects"] == 1, "tested as published but for what the test asks"
+            assert spec["probe"]["protocol"]["args"] == spec["protocol"]["args"] | AIM, "aimed at few prompts"
     place = [(r["attack"], r["origin"]) for r in table.rows]
     at = place.index(("aa", PUBLISHED))
     assert place[at - 1] == ("aa", MEASURED), "published rows stand beside the measured ones of their attack"

@@ -9,7 +9,7 @@ from typing import Any
 from redsam.bench.presets import linf
 from redsam.registry import register
 from redsam.studies.base import Request, Study
-from redsam.studies.rga_transfer import transfer_table
+from redsam.studies.rga_transfer import AIM, transfer_table
 from redsam.studies.tables import Table
 
 VARIANTS: Mapping[str, Mapping[str, bool]] = {
@@ -27,13 +27,14 @@ VARIANTS: Mapping[str, Mapping[str, bool]] = {
 class RgaAblation(Study):
     """RGA whole, without its map, without RST, without SI, with neither; on the source and on all victims.
 
-    Prompts, budget and steps as in `rga-transfer`. Deviation: which variants the paper's ablation has was not to be
-    had; without the map the loss is the distance from the clean features alone.
+    Prompts, budget and steps as in `rga-transfer`; RGA itself reads no prompts. Deviation: which variants the paper's
+    ablation has was not to be had; without the map the loss is the distance from the clean features alone.
     """
 
     level: int = 8
     steps: int = 40
     prompting: Mapping[str, Any] = field(default_factory=dict)
+    aim: Mapping[str, Any] = field(default_factory=lambda: dict(AIM))
 
     transfers = True
     notes = ("The numbers of the published ablation were not to be had, so there is no published row.",)
@@ -44,4 +45,4 @@ class RgaAblation(Study):
     def measure(self, asked: Request) -> Sequence[Table]:
         threats = linf(self.level)
         trials = [self.stepped("rga", threats, self.steps, label=label, **args) for label, args in VARIANTS.items()]
-        return [transfer_table("RGA without its parts", self, asked, trials, self.prompting, [])]
+        return [transfer_table("RGA without its parts", self, asked, trials, (self.aim, self.prompting), [])]
