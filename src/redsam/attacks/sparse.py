@@ -17,7 +17,7 @@ from redsam.attacks.gradient import follow
 from redsam.attacks.loop import Evaluation, Parts, Rule, State, Trace
 from redsam.attacks.parts import zero
 from redsam.attacks.task import Task
-from redsam.data.masks import read_mask
+from redsam.data.images import read_image
 from redsam.errors import InputError
 from redsam.models.values import Select
 
@@ -32,7 +32,7 @@ class AimedAttack(Attack):
     """Sign steps on ||sigmoid(logits) - Y||^2 (its mean: a sign is blind to scale), rounded to 8 bits after each.
 
     goal: "reverse" (Y is all but the clean mask, until IoU with the clean mask < 0.01), "zero" (Y is empty, until under
-    0.01 of the image is masked) or "custom" (Y is `target`, an image file whose pixels above 0 are the mask, until IoU
+    0.01 of the image is masked) or "custom" (Y is `target`, an image file, masked where it is not black, until IoU
     with it > 0.98). stop_at replaces that number. steps None is the goal's own 25, 25 or 150. step_size 1/255.
     There is no ball of its own, as published: the threat is the only bound (eps 25/255 lets "zero" run free).
     select "single", the decoder's single mask, and the last iterate (`keep_best` False), as published.
@@ -75,8 +75,19 @@ class AimedAttack(Attack):
         elif not self.target:
             raise InputError("The goal 'custom' needs a target mask.", hint="Type: --set target=MASK.png")
         else:
-            one = torch.from_numpy(read_mask(self.target, size) > 0)
+            one = drawn(self.target, size)
         return [one.to(task.clean.device).expand(len(prompts), -1, -1) for prompts in task.prompts]
+
+
+def drawn(path: str, size: tuple[int, int]) -> Tensor:
+    """HxW bool of an image file: where it is not black. Raises InputError unless it has (height, width) `size`."""
+    picture = read_image(path)
+    if tuple(picture.shape[1:]) != size:
+        raise InputError(
+            f"{path}: the target mask is {picture.shape[2]} x {picture.shape[1]}, the image {size[1]} x {size[0]}.",
+            hint="Resize the mask to the image (nearest neighbour).",
+        )
+    return (picture > 0).any(0)
 
 
 def original_size(task: Task) -> tuple[int, int]:
