@@ -33,8 +33,8 @@ def card(name: str, facts: dict[str, Any], row: dict[str, Any]) -> str:
     """The markdown text."""
     recipe = RECIPES[name]
     warning = (
-        f"> **Not yet a model to draw conclusions from**: below point {BARS['point']} or box {BARS['box']} on a held-out "
-        "set. Use it to try the tools, not to judge a method.\n\n"
+        f"> **Not yet a model to draw conclusions from**: below point {BARS['point']} or box {BARS['box']} on a "
+        "held-out set. Use it to try the tools, not to judge a method.\n\n"
         if row["weak"]
         else ""
     )
