@@ -75,7 +75,8 @@ def markdown(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]], li
     """The table for people, with what it says of boxes against points."""
     weak = {r["model"] for r in rows if r["miou_clean"] < BARS[r["prompt_kind"]]}
     lines = [
-        f"PGD-{STEPS}, {limit} images a set, up to {OBJECTS} objects each, mean IoU against ground truth [95 % interval]; ASR at 8/255; "
+        f"PGD-{STEPS}, {limit} images a set, up to {OBJECTS} objects each, mean IoU against ground truth "
+        "[95 % interval]; ASR at 8/255; "
         f"printed by `{command(limit)}`.", "",
         "| model | set | prompt | clean | 1/255 | 2/255 | 4/255 | 8/255 | ASR@50 | ASR@10 | n |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
