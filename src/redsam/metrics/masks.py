@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,8 +23,16 @@ CHUNK = 2**24  # pixels whose boundary is found in one go
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of bool ...xHxW with ...xHxW, to float64 of the leading shape; both empty is 1."""
     _check(a, b)
-    inter, union = (m.flatten(-2).count_nonzero(-1).to(torch.float64) for m in (a & b, a | b))
+    inter, union = _count(a & b), _count(a | b)
     return torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(union))
+
+
+def _count(mask: Tensor) -> Tensor:
+    """Set pixels, float64 of the leading shape."""
+    flat = mask.flatten(-2)
+    if flat.device.type == "cpu":  # NumPy counts bytes five times as fast as PyTorch does on a CPU
+        return torch.as_tensor(np.count_nonzero(flat.numpy(), axis=-1), dtype=torch.float64)
+    return flat.count_nonzero(-1).to(torch.float64)
 
 
 def boundary_width(height: int, width: int, ratio: float = BOUNDARY_RATIO) -> int:
