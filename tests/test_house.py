@@ -23,6 +23,7 @@ FORBIDDEN = {
     "models": ("attacks", "data", "bench", "report", "studies"),
     "data": ("models", "attacks", "bench", "report", "studies"),
     "attacks": ("data", "bench", "report", "studies"),
+    "corruptions": ("attacks", "bench", "report", "studies"),
     "bench": ("report", "studies"),
     "report": ("models", "attacks", "data", "bench", "studies"),
 }
