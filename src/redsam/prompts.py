@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from redsam.errors import InputError
 
 Box = tuple[float, float, float, float]
+# No published text encoder reads more than 256 tokens; what is longer is a mistake, not a question.
+MAX_TEXT = 1000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +26,8 @@ class Prompt:
     """One prompt; any combination of its parts may be set, at least one must be.
 
     points: ((x, y), ...) in pixels. labels: 1 inside / 0 outside, one for each point. box: (x0, y0, x1, y1).
-    mask: HxW bool, a rough earlier mask at image size. text: for text-prompted models.
+    mask: HxW bool, a rough earlier mask at image size. text: for text-prompted models; it stands alone. found: with a
+    text, boxes that a detector found for it and that the model shall not look for again; None lets it look.
     """
 
     points: tuple[tuple[float, float], ...] = ()
@@ -32,10 +35,13 @@ class Prompt:
     box: Box | None = None
     mask: NDArray[np.bool_] | None = None
     text: str | None = None
+    found: tuple[Box, ...] | None = None
 
     def __post_init__(self) -> None:
         if not (self.points or self.box or self.mask is not None or self.text):
             raise InputError("A prompt needs a point, a box, a mask or a text.", hint="Type: --point X,Y")
+        if self.text is not None:
+            self._check_text(self.text)
         if len(self.points) != len(self.labels):
             raise InputError(f"{len(self.points)} points came with {len(self.labels)} labels.", hint="Give one each.")
         if self.box is not None and not (self.box[2] > self.box[0] and self.box[3] > self.box[1]):
@@ -43,6 +49,13 @@ class Prompt:
         flat = [c for p in self.points for c in p] + list(self.box or ())
         if not all(math.isfinite(c) for c in flat):
             raise InputError("A prompt coordinate is not a finite number.")
+
+    def _check_text(self, text: str) -> None:
+        if not text.strip() or len(text) > MAX_TEXT:
+            what = f"has {len(text):,} characters" if text.strip() else "is empty"
+            raise InputError(f"The text prompt {what}.", hint=f"Name what to find in 1 to {MAX_TEXT} characters.")
+        if self.points or self.box or self.mask is not None:
+            raise InputError("A text prompt stands alone.", hint="Give the point, box or mask as a prompt of its own.")
 
     @property
     def kind(self) -> str:
@@ -80,6 +93,8 @@ class Prompt:
             out["mask_area"] = int(self.mask.sum())
         if self.text is not None:
             out["text"] = self.text
+        if self.found is not None:
+            out["found"] = [list(b) for b in self.found]
         return out
 
 
@@ -102,6 +117,11 @@ def box(x0: float, y0: float, x1: float, y1: float) -> Prompt:
 def mask(prior: NDArray[Any]) -> Prompt:
     """One HxW rough mask."""
     return Prompt(mask=np.asarray(prior, dtype=bool))
+
+
+def text(name: str) -> Prompt:
+    """One text: what to find, in a few words."""
+    return Prompt(text=" ".join(name.split()))
 
 
 def shift(before: Prompt, after: Prompt) -> float:

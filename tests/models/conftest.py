@@ -13,7 +13,7 @@ from torch import Tensor
 from redsam import registry
 from redsam.errors import MissingExtra
 from redsam.models import Segmenter, tiny
-from redsam.prompts import Prompt, box, mask, point, points
+from redsam.prompts import Prompt, box, mask, point, points, text
 
 FAMILIES = [entry.name for entry in registry.entries("model")]
 
@@ -72,6 +72,20 @@ def make_picture() -> Callable[..., Tensor]:
     return picture
 
 
+def texts_for(height: int, width: int) -> list[Prompt]:
+    """As many texts as `prompts_for` has prompts, of different lengths."""
+    names = ["dog", "a red car", "tree.", "the man on the left", "x", "two cats", "t-shirt", "dog"]
+    return [text(name) for name in names]
+
+
 @pytest.fixture
-def make_prompts() -> Callable[[int, int], list[Prompt]]:
-    return prompts_for
+def make_prompts(request: pytest.FixtureRequest) -> Callable[[int, int], list[Prompt]]:
+    """Prompts of every kind that the family under test takes."""
+    if "family" not in request.fixturenames:
+        return prompts_for
+    kind = registry.get("model", request.getfixturevalue("family")).obj
+    if not kind.takes_clicks:
+        return texts_for
+    if not kind.takes_text:
+        return prompts_for
+    return lambda height, width: [*prompts_for(height, width)[:-2], *texts_for(height, width)[:2]]

@@ -95,6 +95,7 @@ class Attack(ABC):
         """
         validate(self, segmenter, images, prompts, threat, reference, seeds)
         clean, home = images.to(segmenter.device), images.device
+        given, prompts = prompts, segmenter.settle(clean, prompts)
         if reference is None and (self.needs_reference() or threat.region != "all"):
             first: Select = "iou" if self.select == "best" else self.select
             reference = [m.masks for m in segmenter.predict(clean, prompts, select=first)]
@@ -124,7 +125,8 @@ class Attack(ABC):
             images=delivered.to(home), budget=budget, losses=trace.losses, steps=trace.steps,
             gradients=trace.gradients, forwards=trace.forwards,
             flags=tuple("; ".join(filter(None, pair)) for pair in zip(trace.flags, notes, strict=True)),
-            queries=trace.queries, prompts=trace.prompts,
+            queries=trace.queries,
+            prompts=trace.prompts or (None if prompts is given else tuple(tuple(p) for p in prompts)),
         )  # fmt: skip
 
 

@@ -67,6 +67,7 @@ class Moves:
             features=self.encoding.features.index_select(0, index),
             extra=tuple(e.index_select(0, index) for e in self.encoding.extra),
             frames=tuple(self.encoding.frames[i] for i in active),
+            images=tuple(self.encoding.images[i] for i in active) if self.encoding.images else (),
         )
         references = [r for i in active for r in [(self.task.reference or ())[i]]]
         prediction = pipeline.decode(

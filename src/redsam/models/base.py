@@ -29,6 +29,9 @@ class Segmenter(ABC):
     family: str = ""
     # Whether masks have gradients with regard to the image; a model that says no is attacked through its answers only.
     differentiable: bool = True
+    # Which prompts it takes: texts, and points, boxes and masks.
+    takes_text: bool = False
+    takes_clicks: bool = True
 
     def __init__(self, model: nn.Module, *, name: str) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -71,6 +74,14 @@ class Segmenter(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Decode G prompts of one structure, prompt g on features[g]; (GxMxhxw logits, GxM predicted IoU)."""
 
+    def _decode_texts(self, encoding: Encoding, asked: Sequence[tuple[int, Prompt]]) -> tuple[Tensor, Tensor]:
+        """Answer G texts, each (index of its image in the encoding, prompt); (Gx1xhxw logits, Gx1 predicted IoU)."""
+        raise InputError(f"{self.name} ({self.family}) takes no text prompt.")
+
+    def settle(self, images: Images, prompts: Sequence[Sequence[Prompt]]) -> Sequence[Sequence[Prompt]]:
+        """The prompts as an attack starting from these clean images shall ask them; most models leave them alone."""
+        return prompts
+
     # --- the public, final calls -----------------------------------------------------------------------------------
     @final
     def encode(self, images: Images, *, exact: bool = False) -> Encoding:
@@ -85,7 +96,7 @@ class Segmenter(ABC):
     def decode(self, encoding: Encoding, prompts: Sequence[Sequence[Prompt]], *, multimask: bool = True) -> Prediction:
         """Masks for each image's prompts. Counts and kinds may differ from image to image and inside one: prompts of
         one structure (number of points, box or not, mask or not) are decoded together without padding tokens, so a
-        batch equals a loop."""
+        batch equals a loop. A text has one mask, repeated where other prompts of the call have several."""
         return pipeline.decode(self, encoding, prompts, multimask=multimask)
 
     @final

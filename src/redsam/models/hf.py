@@ -8,6 +8,7 @@ coordinates in half precision are off by pixels (bfloat16: up to 2 of 1024), so 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -49,6 +50,11 @@ class TransformersSegmenter(Segmenter):
     def tiny(cls, image_size: int) -> nn.Module:
         """A small model of this family, started as transformers does; `redsam.models.tiny` starts it anew."""
         raise InputError(f"{cls.__name__} has no tiny model.")
+
+    @classmethod
+    def read(cls, folder: Path) -> nn.Module | None:
+        """The network of a folder whose config.json names this family, or None: transformers reads it."""
+        return None
 
     @classmethod
     def require(cls) -> None:
@@ -99,6 +105,9 @@ class TransformersSegmenter(Segmenter):
 
 def cast_model(model: nn.Module, *, device: str | torch.device, dtype: torch.dtype) -> nn.Module:
     """Move and cast; in half precision the position encodings stay in float32 (see above)."""
+    own = getattr(model, "cast", None)
+    if callable(own):  # several networks in one, which know how
+        return cast(nn.Module, own(device=device, dtype=dtype))
     keep = dtype in (torch.float16, torch.bfloat16)
     exact = [
         (module, basis.data.to(device=device, dtype=torch.float32))

@@ -15,8 +15,8 @@ from redsam.models.values import Encoding, Hooks, Images, Masks, ModelPrompts, S
 from redsam.prompts import Prompt
 from redsam.types import to_uint8
 
-# (number of points, has a box, has a mask): prompts that agree in it are decoded in one call.
-Structure = tuple[int, bool, bool]
+# (number of points, has a box, has a mask, is a text): prompts that agree in it are decoded in one call.
+Structure = tuple[int, bool, bool, bool]
 
 
 def encode(segmenter: Hooks, images: Images, *, exact: bool = False) -> Encoding:
@@ -34,7 +34,8 @@ def encode(segmenter: Hooks, images: Images, *, exact: bool = False) -> Encoding
         frames += [frame] * len(stack)
     batch = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
     features, extra = segmenter._embed(batch.to(segmenter.dtype))
-    return Encoding(features=features, extra=extra, frames=tuple(frames))
+    kept = tuple(image for stack in stacks for image in stack.to(segmenter.device)) if segmenter.takes_text else ()
+    return Encoding(features=features, extra=extra, frames=tuple(frames), images=kept, exact=exact)
 
 
 def decode(
@@ -56,11 +57,14 @@ def decode(
     for n, (owner, prompt) in enumerate(flat):
         frame = encoding.frames[owner]
         prompt.check(frame.height, frame.width)
-        if prompt.text is not None:
-            raise InputError(f"{segmenter.name} ({segmenter.family}) takes no text prompt.")
-        groups[len(prompt.points), prompt.box is not None, prompt.mask is not None].append(n)
+        check_kind(segmenter, prompt)
+        structure = (len(prompt.points), prompt.box is not None, prompt.mask is not None, prompt.text is not None)
+        groups[structure].append(n)
     answers: list[tuple[Tensor, Tensor]] = []
     for structure, members in groups.items():
+        if structure[3]:
+            answers.append(segmenter._decode_texts(encoding, [flat[n] for n in members]))
+            continue
         owners = torch.tensor([flat[n][0] for n in members], device=encoding.features.device)
         places = [handles_of(flat[n][1]) if handles is None else handles[n] for n in members]
         parts = _tensors(segmenter, encoding, [flat[n] for n in members], structure, places)
@@ -74,10 +78,31 @@ def decode(
         )
     order = torch.tensor([n for members in groups.values() for n in members], device=encoding.features.device)
     back = torch.argsort(order)
+    answers = _of_one_count(answers)
     low_res, iou = (torch.cat([a[i] for a in answers]).index_select(0, back) for i in (0, 1))
     if low_res.dtype != torch.float64:  # half precision ends here: masks are resized and compared in float32
         low_res, iou = low_res.float(), iou.float()
     return Prediction(low_res=low_res, iou=iou, owner=tuple(o for o, _ in flat), frames=encoding.frames)
+
+
+def check_kind(segmenter: Hooks, prompt: Prompt) -> None:
+    """Raise InputError when the model does not take a prompt of this kind."""
+    if prompt.text is not None and not segmenter.takes_text:
+        raise InputError(
+            f"{segmenter.name} ({segmenter.family}) takes no text prompt.",
+            hint="Ground it: load('grounded:IDEA-Research/grounding-dino-base+facebook/sam-vit-base').",
+        )
+    if prompt.text is None and not segmenter.takes_clicks:
+        raise InputError(f"{segmenter.name} ({segmenter.family}) takes texts only.", hint="Type: --text 'a dog'")
+
+
+def _of_one_count(answers: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """A text has one mask where a click has three: it is repeated, so that every rule of choice finds it."""
+    count = max(iou.shape[1] for _, iou in answers)
+    return [
+        (low.expand(-1, count, -1, -1), iou.expand(-1, count)) if iou.shape[1] == 1 else (low, iou)
+        for low, iou in answers
+    ]
 
 
 def predict(
@@ -121,7 +146,7 @@ def _tensors(
     places: Sequence[Tensor],
 ) -> ModelPrompts:
     """Prompts of one structure, laid into the model's own frame; places: `handles_of` each."""
-    n_points, has_box, has_mask = structure
+    n_points, has_box, has_mask, _ = structure
     device = encoding.features.device
     frames = [encoding.frames[owner] for owner, _ in members]
     out: dict[str, Tensor] = {}

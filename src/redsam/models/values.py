@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from redsam.models.geometry import Frame
+from redsam.prompts import Prompt
 
 Images = Tensor | Sequence[Tensor]
 Select = Literal["iou", "area", "best", "single"]
@@ -21,11 +22,14 @@ Select = Literal["iou", "area", "best", "single"]
 class Encoding:
     """What one encoder pass leaves. features: BxCxhxw final embedding (what feature attacks see), differentiable with
     regard to the images. extra: further maps that the decoder wants (SAM 2's high-resolution levels, HQ's early ones).
-    frames: how each image was laid into the model's own frame."""
+    frames: how each image was laid into the model's own frame. images: the images themselves, 3xH_ixW_i, for models
+    whose answer to a text needs a second look at them (empty for all others); exact: as `Segmenter.encode` was told."""
 
     features: Tensor
     extra: tuple[Tensor, ...]
     frames: tuple[Frame, ...]
+    images: tuple[Tensor, ...] = ()
+    exact: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +59,8 @@ class Hooks(Protocol):
 
     name: str
     family: str
+    takes_text: bool
+    takes_clicks: bool
 
     @property
     def device(self) -> torch.device: ...
@@ -72,3 +78,5 @@ class Hooks(Protocol):
     def _decode_group(
         self, features: Tensor, extra: tuple[Tensor, ...], prompts: ModelPrompts, *, multimask: bool
     ) -> tuple[Tensor, Tensor]: ...
+
+    def _decode_texts(self, encoding: Encoding, asked: Sequence[tuple[int, Prompt]]) -> tuple[Tensor, Tensor]: ...
