@@ -111,6 +111,36 @@ def draw(
     device = packed.images.device
     weight = torch.where(packed.pseudo.cpu(), pseudo * packed.weight.cpu(), (1 - pseudo) * packed.weight.cpu())
     pick = torch.multinomial(weight, count, replacement=True, generator=gen)
+    pixels, labels, inside = crops(packed, pick, side=side, gen=gen, augment=augment)
+    histogram = count_labels(labels)
+    histogram[:, 0] = 0
+    histogram[:, IGNORE] = 0
+    # objects: uniformly among those large enough; repeated where there are fewer than asked for
+    room = inside.flatten(1).sum(1, keepdim=True)
+    score = torch.rand(count, 256, generator=gen).to(device)
+    score = torch.where(histogram >= SMALLEST * room, score + 1, torch.zeros_like(score))
+    ranked = score.topk(objects, dim=1)
+    alive = (ranked.values > 0).sum(1, keepdim=True).clamp(min=1)
+    slot = torch.arange(objects, device=device)[None] % alive
+    ids = ranked.indices.gather(1, slot)
+    masks = labels[:, None] == ids[:, :, None, None]
+    masks &= (ranked.values.gather(1, slot) > 0)[:, :, None, None]  # a crop without any object teaches nothing
+    valid = (labels != IGNORE)[:, None].float()
+    return Batch(pixels=pixels, masks=masks, valid=valid)
+
+
+def count_labels(labels: Tensor) -> Tensor:
+    """BxSxS labels 0..255 to Bx256 pixel counts."""
+    flat = labels.flatten(1)
+    empty = torch.zeros(len(labels), 256, device=labels.device)
+    return empty.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
+
+
+def crops(
+    packed: Packed, pick: Tensor, *, side: int, gen: torch.Generator, augment: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random crops of the maps `pick`: normalised pixels Bx3xSxS, labels BxSxS (IGNORE outside), inside Bx1xSxS."""
+    device, count = packed.images.device, len(pick)
     owner = packed.owner.cpu()[pick]
     size = packed.sizes.cpu()[owner].float()
     u = torch.rand(count, 6, generator=gen)
@@ -136,24 +166,7 @@ def draw(
     if augment:
         image = jitter(image, gen)
     mean, std = (torch.tensor(v, device=device)[None, :, None, None] for v in (MEAN, STD))
-    pixels = (image - mean) / std * inside
-    # objects: uniformly among those large enough; repeated where there are fewer than asked for
-    histogram = torch.zeros(count, 256, device=device).scatter_add_(
-        1, labels.flatten(1), torch.ones_like(labels.flatten(1), dtype=torch.float32)
-    )
-    histogram[:, 0] = 0
-    histogram[:, IGNORE] = 0
-    room = inside.flatten(1).sum(1, keepdim=True)
-    score = torch.rand(count, 256, generator=gen).to(device)
-    score = torch.where(histogram >= SMALLEST * room, score + 1, torch.zeros_like(score))
-    ranked = score.topk(objects, dim=1)
-    alive = (ranked.values > 0).sum(1, keepdim=True).clamp(min=1)
-    slot = torch.arange(objects, device=device)[None] % alive
-    ids = ranked.indices.gather(1, slot)
-    masks = labels[:, None] == ids[:, :, None, None]
-    masks &= (ranked.values.gather(1, slot) > 0)[:, :, None, None]  # a crop without any object teaches nothing
-    valid = (labels != IGNORE)[:, None].float()
-    return Batch(pixels=pixels, masks=masks, valid=valid)
+    return (image - mean) / std * inside, labels, inside
 
 
 def nearby(gen: torch.Generator, device: torch.device) -> torch.Generator:

@@ -31,7 +31,7 @@ def read_config(source: Path | str, text: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"The config.json of '{text}' cannot be read: {_line(error)}") from error
+        raise CheckpointError(f"The config.json of '{text}' cannot be read: {first_line(error)}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"The config.json of '{text}' is not a JSON object.")
     return found
@@ -51,9 +51,9 @@ def read_network(class_name: str, source: Path | str, text: str) -> nn.Module:
     except RedsamError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"'{text}' cannot be loaded: {_line(error)}") from error
+        raise CheckpointError(f"'{text}' cannot be loaded: {first_line(error)}") from error
     except Exception as error:  # safetensors' and huggingface_hub's own errors share no base class
-        raise CheckpointError(f"'{text}' cannot be loaded: {type(error).__name__}: {_line(error)}") from error
+        raise CheckpointError(f"'{text}' cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
     for what, verb in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape for")):
         keys = sorted(k if isinstance(k, str) else str(k[0]) for k in info.get(what, ()))
         if keys:
@@ -121,6 +121,6 @@ def _download(repository: str, filename: str) -> str:
         ) from error
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """First line of a library's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

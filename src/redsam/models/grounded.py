@@ -131,7 +131,7 @@ class GroundedSegmenter(TextSegmenter, TransformersSegmenter):
             size = self._masks_of(encoding, [0], encoding.features.new_zeros(1, 4))[0].shape[-2:]
             return self._empty(encoding, asked, nothing, size)
         masks, iou = self._masks_of(encoding, owners, torch.cat([boxes for boxes, _ in parts]))
-        pieces = list(zip(masks.split(counts), iou.split(counts), strict=True))
+        pieces = list(zip(torch.split(masks, counts), torch.split(iou, counts), strict=True))
         gated = [
             (m if bar is None else torch.minimum(m, bar[:, None, None].to(m.dtype)), i)
             for (m, i), (_, bar) in zip(pieces, parts, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from redsam.models.grounded_model import GroundedModel
 from redsam.models.resample import resize, resize_like_pillow
 from redsam.models.text import Uncut, tokens
 from redsam.registry import register
-from redsam.types import to_uint8
+from redsam.types import from_uint8, to_uint8
 
 
 @register("model", "grounded-dino", paper="Grounding DINO, arXiv 2303.05499, and a promptable segmenter", year=2023)
@@ -58,10 +58,7 @@ class GroundedDino(GroundedSegmenter):
 
     def _pixels(self, image: Tensor, *, exact: bool) -> Tensor:
         size = shrunk((int(image.shape[-2]), int(image.shape[-1])), short=self.short, long=self.long)
-        if exact:
-            fitted = resize_like_pillow(to_uint8(image), size).to(torch.float32) / 255
-        else:
-            fitted = resize(image, size)
+        fitted = from_uint8(resize_like_pillow(to_uint8(image), size)) if exact else resize(image, size)
         mean, std = (fitted.new_tensor(v)[:, None, None] for v in (self.detector_mean, self.detector_std))
         weight = next(self.detector.parameters())
         return ((fitted - mean) / std).to(weight.dtype)
@@ -94,7 +91,7 @@ class GroundedDino(GroundedSegmenter):
             depths=[1, 1, 1, 1],
             num_heads=[1, 1, 2, 2],
             window_size=4,
-            out_features=["stage2", "stage3", "stage4"],
+            **cast(dict[str, Any], {"out_features": ["stage2", "stage3", "stage4"]}),
         )
         words = BertConfig(
             vocab_size=BERT_SIZE,

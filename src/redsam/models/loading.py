@@ -74,6 +74,7 @@ def load(
 
         return load_text(prefix, rest, device=device, dtype=dtype, checkpointing=checkpointing, name=name)
     source = resolve(spec)
+    family: type[TransformersSegmenter]
     if isinstance(source, Path) and source.is_file():
         family, model, processor = Sam, read_official(source), None
     else:

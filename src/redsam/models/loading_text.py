@@ -11,6 +11,7 @@ from redsam.errors import CheckpointError, InputError
 from redsam.models.base import Segmenter
 from redsam.models.checkpoints import read_config, read_network, read_processor, read_tokenizer
 from redsam.models.grounded import GroundedSegmenter, family_for, ground
+from redsam.models.grounded_dino import GroundedDino
 from redsam.models.loading import finish, load, resolve
 from redsam.models.sam3_text import Sam3Text
 from redsam.registry import get
@@ -70,7 +71,11 @@ def with_processor(segmenter: GroundedSegmenter, settings: dict[str, Any]) -> Gr
         if isinstance(value, list) and len(value) == 3:
             setattr(segmenter, attribute, tuple(float(v) for v in value))
     size = settings.get("size")
-    if isinstance(size, dict) and {"shortest_edge", "longest_edge"} <= size.keys() and hasattr(segmenter, "short"):
+    if (
+        isinstance(size, dict)
+        and {"shortest_edge", "longest_edge"} <= size.keys()
+        and isinstance(segmenter, GroundedDino)
+    ):
         segmenter.short, segmenter.long = int(size["shortest_edge"]), int(size["longest_edge"])
     return segmenter
 

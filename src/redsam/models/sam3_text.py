@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from redsam.errors import InputError
-from redsam.models.geometry import Frame
+from redsam.models.geometry import Frame, Kind
 from redsam.models.hf import TransformersSegmenter
 from redsam.models.text import Instances, TextSegmenter, Uncut, attach, margin, strongest, tokens, union
 from redsam.models.values import Encoding, ModelPrompts
@@ -30,7 +30,7 @@ class Sam3Text(TextSegmenter, TransformersSegmenter):
     """
 
     family = "sam3"
-    kind = "stretch"
+    kind: Kind = "stretch"
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
     classes = ("Sam3Model",)

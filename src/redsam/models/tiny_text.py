@@ -35,6 +35,5 @@ def tiny_tokenizer(kind: Literal["bert", "clip"]) -> Any:
     core.post_processor = processors.TemplateProcessing(
         single=f"{start} $A {end}", special_tokens=[(start, ids[start]), (end, ids[end])]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=pad, unk_token="[UNK]", cls_token=start, sep_token=end
-    )
+    fast: Any = PreTrainedTokenizerFast  # its constructor is untyped
+    return fast(tokenizer_object=core, pad_token=pad, unk_token="[UNK]", cls_token=start, sep_token=end)
