@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from redsam import registry
-from redsam.metrics import asr, boundary, boundary_iou, boundary_width, iou
+from redsam.metrics import area, asr, boundary, boundary_iou, boundary_width, iou
 
 
 def blobs(seed: int, count: int, height: int, width: int, level: float = 0.5) -> torch.Tensor:
@@ -105,3 +105,9 @@ def test_every_metric_says_its_direction_and_range() -> None:
         assert isinstance(meta["higher_is_better"], bool), name
         low, high = meta["range"]
         assert low < high, name
+
+
+def test_area_is_the_share_of_set_pixels() -> None:
+    mask = torch.zeros(2, 5, 8, dtype=torch.bool)
+    mask[1, :2, :3] = True
+    assert torch.equal(area(mask), torch.tensor([0.0, 6 / 40], dtype=torch.float64))

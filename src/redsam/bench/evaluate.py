@@ -12,7 +12,7 @@ from torch import Tensor
 
 from redsam.bench import rle
 from redsam.bench.spec import SCHEMA, Cell, JsonDict
-from redsam.metrics import boundary, boundary_width, iou
+from redsam.metrics import area, boundary, boundary_width, iou
 from redsam.models.values import Masks
 from redsam.prompts import Prompt
 from redsam.types import Sample
@@ -114,7 +114,7 @@ def _prompts(sample: Sample, clean: Answer, adv: Answer | None, tested: Sequence
         bands = list(_numbers(iou(boundary(before, width=width), boundary(after, width=width))))
     last = clean if adv is None else adv
     truth = sample.masks
-    areas = truth.flatten(1).double().mean(1).tolist() if truth is not None else [None] * len(sample.prompts)
+    areas = area(truth).tolist() if truth is not None else [None] * len(sample.prompts)
     truth_codes: Sequence[Any] = rle.encode(truth) if truth is not None else areas
     out: list[JsonDict] = []
     for i, prompt in enumerate(sample.prompts):

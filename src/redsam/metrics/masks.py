@@ -27,6 +27,11 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(union))
 
 
+def area(mask: Tensor) -> Tensor:
+    """Share of the image that is set, of bool ...xHxW: float64 of the leading shape."""
+    return _count(mask) / mask.flatten(-2).shape[-1]
+
+
 def _count(mask: Tensor) -> Tensor:
     """Set pixels, float64 of the leading shape."""
     flat = mask.flatten(-2)
@@ -49,21 +54,27 @@ def boundary(mask: Tensor, *, width: int) -> Tensor:
     """
     if width < 1:
         raise ValueError(f"a boundary is at least 1 pixel wide, not {width}")
-    if mask.ndim > 2 and mask.numel() > CHUNK:  # the running counts take four bytes a pixel
+    if mask.ndim > 2 and mask.numel() > CHUNK:  # each pass makes a copy
         return torch.stack([boundary(m, width=width) for m in mask])
     return mask & ~_full_runs(_full_runs(mask, width, -1), width, -2)
 
 
 def _full_runs(mask: Tensor, radius: int, dim: int) -> Tensor:
-    """True where all pixels within `radius` along `dim` are set; outside the image nothing is."""
+    """True where all pixels within `radius` along `dim` are set; outside the image nothing is.
+
+    Runs of 1, 2, 4, ... set pixels by doubling, then two overlapping runs make one of the window's length: a handful of
+    passes over bytes, whatever the radius.
+    """
     out, size, window = torch.zeros_like(mask), mask.shape[dim], 2 * radius + 1
-    if size >= window:
-        count = mask.cumsum(dim, dtype=torch.int32)
-        inside = out.narrow(dim, radius, size - window + 1)
-        torch.eq(count.narrow(dim, window - 1, size - window + 1), window, out=inside)
-        if size > window:  # all windows but the first: what was counted before them does not belong to them
-            rest = count.narrow(dim, window, size - window) - count.narrow(dim, 0, size - window)
-            torch.eq(rest, window, out=inside.narrow(dim, 1, size - window))
+    if size < window:
+        return out
+    runs, length = mask, 1
+    while 2 * length <= window:
+        count = runs.shape[dim] - length
+        runs, length = runs.narrow(dim, 0, count) & runs.narrow(dim, length, count), 2 * length
+    places = size - window + 1
+    whole = runs.narrow(dim, 0, places) & runs.narrow(dim, window - length, places)
+    out.narrow(dim, radius, places).copy_(whole)
     return out
 
 
