@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from redsam import __version__
-from redsam.cli import attack, audit, listing, masking, masks, protocol, report, universal
+from redsam.cli import attack, audit, corrupt, listing, masking, masks, privacy, protocol, report, universal
 from redsam.cli.console import Stopped, complain, quieten, share_cores
 from redsam.errors import RedsamError
 
@@ -31,10 +31,12 @@ app = typer.Typer(
 )
 app.command("audit")(audit.command)
 app.command("attack")(attack.command)
+app.command("corrupt")(corrupt.command)
 app.command("universal")(universal.command)
 app.command("masks")(masks.command)
 app.command("masking")(masking.command)
 app.command("protocol")(protocol.command)
+app.command("privacy")(privacy.command)
 app.command("report")(report.command)
 app.command("list")(listing.command)
 

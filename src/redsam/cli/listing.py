@@ -12,7 +12,7 @@ from redsam.cli.console import out
 from redsam.cli.options import Json
 
 Row = dict[str, Any]
-KINDS = "models, attacks, objectives, protocols, studies, readers, metrics or presets."
+KINDS = "models, attacks, corruptions, objectives, protocols, studies, readers, metrics or presets."
 PLURALS = {"studies": "study"}
 
 
@@ -28,7 +28,7 @@ def command(
     from rich import box
     from rich.table import Table
 
-    columns = [c for c in ("name", "kind", "paper", "year", "summary") if any(row.get(c) for row in rows)]
+    columns = [c for c in ("name", "kind", "group", "paper", "year", "summary") if any(row.get(c) for row in rows)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in ("name", "year"))

@@ -23,6 +23,7 @@ Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16 for the w
 Seed = Annotated[int, typer.Option(help="Every random choice derives from it.")]
 Points = Annotated[list[str] | None, typer.Option("--point", metavar="X,Y", help="Pixel in the object; repeatable.")]
 Boxes = Annotated[list[str] | None, typer.Option("--box", metavar="X0,Y0,X1,Y1", help="Box around it; repeatable.")]
+Texts = Annotated[list[str] | None, typer.Option("--text", metavar="NAME", help="What to find; repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -43,11 +44,15 @@ def numbers(text: str, count: int, option: str, example: str) -> tuple[float, ..
 
 
 def prompts(
-    points: Sequence[str] | None, boxes: Sequence[str] | None, mask_files: Sequence[Path], size: tuple[int, int]
+    points: Sequence[str] | None,
+    boxes: Sequence[str] | None,
+    mask_files: Sequence[Path],
+    size: tuple[int, int],
+    texts: Sequence[str] | None = None,
 ) -> list[Prompt]:
-    """One prompt for each --point, then each --box, then each --mask; checked against an image of size (H, W)."""
+    """One prompt for each --point, then each --box, --mask and --text; checked against an image of size (H, W)."""
     from redsam.data import read_mask
-    from redsam.prompts import box, mask, point
+    from redsam.prompts import box, mask, point, text
 
     made = [point(*numbers(p, 2, "--point", "X,Y")) for p in points or ()]
     made += [box(*numbers(b, 4, "--box", "X0,Y0,X1,Y1")) for b in boxes or ()]
@@ -56,8 +61,9 @@ def prompts(
         if not prior.any():
             raise InputError(f"{path}: the mask is empty.", hint="Give a mask with pixels above 0.")
         made.append(mask(prior))
+    made += [text(name) for name in texts or ()]
     if not made:
-        raise InputError("No prompt was given.", hint="Type: --point X,Y or --box X0,Y0,X1,Y1")
+        raise InputError("No prompt was given.", hint="Type: --point X,Y or --box X0,Y0,X1,Y1 or --text NAME")
     for prompt in made:
         prompt.check(*size)
     return made
@@ -78,8 +84,14 @@ def settings(pairs: Sequence[str] | None) -> dict[str, Any]:
 
 
 def recipe(name: str, chosen: dict[str, Any]) -> Attack:
-    """An attack with these fields, each checked against its type; a text such as 2/255 is a number where one is
-    wanted. Raises UnknownName, InputError."""
+    """An attack with these fields; see `made_of`."""
+    made: Attack = made_of("attack", name, chosen)
+    return made
+
+
+def made_of(kind: str, name: str, chosen: dict[str, Any]) -> Any:
+    """A registered thing with these fields, each checked against its type; a text such as 2/255 is a number where one
+    is wanted. Raises UnknownName, InputError."""
     from typing import get_type_hints
 
     from pydantic import TypeAdapter, ValidationError
@@ -87,7 +99,7 @@ def recipe(name: str, chosen: dict[str, Any]) -> Attack:
     from redsam import registry
     from redsam.threat import Threat
 
-    kinds = get_type_hints(registry.get("attack", name).obj)
+    kinds = get_type_hints(registry.get(kind, name).obj)
     values = dict(chosen)
     for key, value in chosen.items():
         if key not in kinds:
@@ -100,8 +112,7 @@ def recipe(name: str, chosen: dict[str, Any]) -> Attack:
                 reason = error.errors()[0]["msg"].lower()
                 raise InputError(f"{key}={value} is not what '{name}' takes: {reason}.") from None
             values[key] = Threat.parse_eps(value)
-    made: Attack = registry.create("attack", name, **values)
-    return made
+    return registry.create(kind, name, **values)
 
 
 def device_of(text: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from redsam.corruptions.base import Corruption
+from redsam.corruptions.base import Corruption, identity, sample
 from redsam.corruptions.hendrycks import PUBLISHED
 from redsam.registry import register
 
@@ -37,17 +37,6 @@ class ZoomBlur(Corruption):
 
 def enlarged(images: Tensor, factor: float) -> Tensor:
     """The middle of Bx3xHxW images, `factor` (at least 1) times as large, bilinear."""
-    return _axis(_axis(images, factor, -2), factor, -1)
-
-
-def _axis(images: Tensor, factor: float, axis: int) -> Tensor:
-    size = images.shape[axis]
-    middle = (size - 1) / 2
-    at = (torch.arange(size, dtype=torch.float64) - middle) / factor + middle
-    low = at.floor().clamp(0, size - 2)
-    shape = [1] * images.ndim
-    shape[axis] = size
-    share = (at - low).to(images).view(shape)
-    first = images.index_select(axis, low.long().to(images.device))
-    second = images.index_select(axis, low.long().to(images.device) + 1)
-    return first + (second - first) * share
+    height, width = images.shape[-2:]
+    middle = images.new_tensor([(width - 1) / 2, (height - 1) / 2])
+    return sample(images, (identity(images) - middle) / factor + middle)
