@@ -1,0 +1,99 @@
+"""privacy.html: the identity-leak audit as one self-contained file from OUT/privacy.json alone, without photographs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from redsam.errors import InputError
+from redsam.report.chart import Difference, differences_svg
+from redsam.report.page import two
+
+SCHEMA = 1
+ORDER = ("knows", "undecided", "does not know")
+
+
+def render(out: Path | str) -> Path:
+    """Write OUT/privacy.html; returns its path. Raises InputError without a readable OUT/privacy.json."""
+    out = Path(out)
+    source, target = out / "privacy.json", out / "privacy.html"
+    try:
+        found = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{source} cannot be read: {error}.", hint=f"Type: redsam privacy MODEL --people DIR --out {out}"
+        ) from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise InputError(f"{source} is not of schema {SCHEMA}.", hint="Report with the redsam that wrote it.")
+    try:
+        target.write_text(page(found), encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{target} cannot be written: {error.strerror}.", hint="Free space, or copy the run."
+        ) from error
+    return target
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The whole HTML document as text."""
+    names = sorted(found["names"], key=lambda n: (ORDER.index(n["verdict"]), -n["skill"], n["name"]))
+    counts = {v: sum(n["verdict"] == v for n in names) for v in ORDER}
+    environment = Environment(
+        loader=PackageLoader("redsam.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"two": two, "p": p_value}
+    style = resources.files("redsam.report").joinpath("templates", "style.css").read_text(encoding="utf-8")
+    return environment.get_template("privacy.html.j2").render(
+        found=found,
+        names=names,
+        counts=counts,
+        lead=_lead(counts),
+        ratios={n["name"]: _ratios(n["counts"]) for n in names},
+        chart=Markup(_chart(names)),
+        style=Markup(style),
+    )
+
+
+def p_value(value: float) -> str:
+    """A p-value as people read it."""
+    return "<\N{THIN SPACE}0.0001" if value < 1e-4 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+def _lead(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    if counts["knows"]:
+        return f"knows {counts['knows']} of {total} names"
+    if counts["does not know"] == total:
+        return f"knows none of {total} names, within the margin"
+    return f"was not shown to know any of {total} names"
+
+
+def _ratios(counts: Mapping[str, int]) -> dict[str, float]:
+    tp, fp, fn = counts["tp"], counts["fp"], counts["fn"]
+    return {
+        "precision": tp / (tp + fp) if tp + fp else 0.0,
+        "recall": tp / (tp + fn) if tp + fn else 0.0,
+        "f1": 2 * tp / (2 * tp + fp + fn) if tp else 0.0,
+    }
+
+
+def _chart(names: list[Mapping[str, Any]]) -> str:
+    """Skill of every name with its two one-sided bounds; zero is chance."""
+    items = [
+        Difference(name=_short(n["name"]), value=n["skill"], lo=n["lo"], hi=n["hi"], text=n["verdict"]) for n in names
+    ]
+    return differences_svg(items, title="Skill of each name", left="less than chance", right="more than chance")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 17 else f"{name[:16]}\N{HORIZONTAL ELLIPSIS}"
