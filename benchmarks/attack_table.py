@@ -53,7 +53,7 @@ def work(job: Job, args: argparse.Namespace) -> float:
 
 def others(args: argparse.Namespace) -> list[str]:
     """Names of the victims besides the source."""
-    given: list[str] = args.victims if args.victims is not None else [n for n in lab_names() if n != args.source]
+    given: list[str] = args.victims if args.victims is not None else [n for n in lab_names(clicks=True) if n != args.source]
     return given
 
 

@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
-    rows = [measure(m, args.data, device=args.device, limit=args.limit) for m in args.models or lab_names()]
+    rows = [measure(m, args.data, device=args.device, limit=args.limit) for m in args.models or lab_names(clicks=True)]
     table = Table("model", "set", "prompt", "mean IoU", "95 % interval", "trivial", "r", "n prompts / images", "")
     for row in rows:
         for part in SETS:

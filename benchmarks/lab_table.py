@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all jobs together")
     parser.add_argument("--batch", type=int, default=1)
     args = parser.parse_args()
-    tasks = [(m, s, level) for m in args.models or lab_names() for s in SETS for level in reversed(LEVELS)]
+    tasks = [(m, s, level) for m in args.models or lab_names(clicks=True) for s in SETS for level in reversed(LEVELS)]
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     with ProcessPoolExecutor(args.jobs) as pool:

@@ -122,6 +122,7 @@ def draw(named: Named, *, count: int, side: int, gen: torch.Generator, augment: 
         missing = absent(named, image, marked)
         more = torch.randperm(len(missing), generator=gen).tolist()[: QUERIES - len(asked)]
         chosen = [(i, named.names[i - 1]) for i in asked] + [(-1, missing[j]) for j in more]
+        chosen = (chosen * QUERIES)[:QUERIES]  # a set of eleven classes may not have as many that are absent
         texts.append([spoken(name, gen) if augment else name for _, name in chosen])
         ids.append([i for i, _ in chosen])
     wanted = torch.tensor(ids, device=labels.device)
@@ -163,5 +164,5 @@ def loss_of(model: LabText, batch: TextBatch) -> tuple[Tensor, dict[str, float]]
     quality = ((iou - truth).square() * here).sum() / alive
     total = (masks * here).sum() / alive + 2 * there + quality
     right = ((presence.detach() > 0) == (here > 0)).float().mean()
-    log = {"iou": float((truth * here).sum() / alive), "presence": float(right), "presence_loss": float(there)}
+    log = {"iou": float((truth * here).sum() / alive.detach()), "presence": float(right), "presence_loss": float(there.detach())}
     return total, log

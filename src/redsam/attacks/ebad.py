@@ -125,7 +125,7 @@ class Ensemble:
 def ensemble(names: Sequence[str], victim: Segmenter) -> list[Segmenter]:
     """The surrogates on the victim's device. Raises InputError when one is the victim, or when none is left."""
     mark = victim.fingerprint()
-    chosen = [_surrogate(name, str(victim.device)) for name in names or lab_names()]
+    chosen = [_surrogate(name, str(victim.device)) for name in names or lab_names(clicks=True)]
     strangers = [model for model in chosen if model.fingerprint() != mark]
     if names and len(strangers) < len(chosen):
         raise InputError(f"A surrogate is {victim.name} itself.", hint="Name other models, or attack it white-box.")

@@ -80,7 +80,15 @@ FULL = Preset(
     ),
 )
 
-PRESETS: Mapping[str, Preset] = {p.name: p for p in (QUICK, STANDARD, FULL)}
+TEXT = Preset(
+    name="text",
+    summary="for models that take texts: FGSM and PGD-10 at 8/255 on the names of what is on each image, 6 images",
+    protocols=(("text", {"max_objects": 5}),),
+    trials=QUICK.trials,
+    limit=6,
+)
+
+PRESETS: Mapping[str, Preset] = {p.name: p for p in (QUICK, STANDARD, FULL, TEXT)}
 
 
 def preset(name: str) -> Preset:

@@ -65,10 +65,12 @@ def check_cells(segmenter: Segmenter, cells: Sequence[Cell], dataset: Dataset) -
     it does not give."""
     for cell in {canonical(c.protocol): c for c in cells}.values():
         kinds = prompt_kinds(cell, dataset)
-        if any("text" in kind for kind in kinds):
+        if "text" in kinds and not segmenter.takes_text:
             raise InputError(
                 f"{segmenter.name} ({segmenter.family}) takes no text prompt.", hint="Choose another protocol."
             )
+        if kinds - {"text"} and not segmenter.takes_clicks:
+            raise InputError(f"{segmenter.name} ({segmenter.family}) takes texts only.", hint="Type: --preset text")
         if any("mask" in kind for kind in kinds):
             _ = segmenter.mask_size  # raises for a family that takes none
     for cell in cells:

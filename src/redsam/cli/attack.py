@@ -23,6 +23,7 @@ def command(
     point: options.Points = None,
     box: options.Boxes = None,
     mask: Annotated[list[Path] | None, typer.Option("--mask", metavar="PNG", help="Rough mask; repeatable.")] = None,
+    text: options.Texts = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another field of the attack; repeatable.")
     ] = None,
@@ -34,11 +35,12 @@ def command(
 ) -> None:
     """Attack one image: adversarial PNG, masks before and after, a figure, and the measured budget.
 
-    Each --point, --box and --mask is a prompt of its own; one adversarial image is made against all of them.
+    Each --point, --box, --mask and --text is a prompt of its own; one adversarial image is made against all of them.
     """
     from redsam import registry
     from redsam.cli.single import attack_one
     from redsam.data import read_image
+    from redsam.models.pipeline import check_kind
     from redsam.threat import Threat
 
     # All that can be wrong is looked at before the weights are loaded.
@@ -48,10 +50,12 @@ def command(
     if objective:
         registry.get("objective", objective)
     pixels = read_image(image)
-    prompts = options.prompts(point, box, mask or [], (pixels.shape[1], pixels.shape[2]))
+    prompts = options.prompts(point, box, mask or [], (pixels.shape[1], pixels.shape[2]), text)
     options.folder(folder)
     with err().status(f"{model}: {attack} on {image.name}"):
         segmenter = options.load_model(model, device, dtype)
+        for prompt in prompts:
+            check_kind(segmenter, prompt)
         result = attack_one(segmenter, recipe, image, prompts, threat=threat, seed=seed, out=folder)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
@@ -81,6 +85,8 @@ def _print(result: dict[str, Any], budget: str, folder: Path) -> None:
 
 
 def _where(prompt: dict[str, Any]) -> str:
-    """`point 120,80` or `box 10,20,90,80`."""
+    """`point 120,80` or `box 10,20,90,80` or `text 'a dog'`."""
     numbers = prompt["box"] if "box" in prompt else [c for p in prompt.get("points", []) for c in p]
+    if "text" in prompt:
+        return f"text '{prompt['text']}'"
     return f"{prompt['kind']} {','.join(f'{n:g}' for n in numbers)}"

@@ -47,7 +47,8 @@ def attack_one(
     adversarial = delivered.images[0].cpu()
     seen = from_uint8(adversarial)
     before = segmenter.predict(batch, [list(prompts)])[0]
-    after = segmenter.predict(seen[None].to(segmenter.device), [list(prompts)])[0]
+    settled = list(prompts) if delivered.prompts is None else list(delivered.prompts[0])
+    after = segmenter.predict(seen[None].to(segmenter.device), [settled])[0]
     overlap = iou(before.masks, after.masks).tolist()
 
     write_png(out / "adversarial.png", adversarial)

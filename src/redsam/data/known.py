@@ -21,6 +21,12 @@ VOC = "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog 
 VOC += "sheep sofa train tvmonitor"
 CITYSCAPES = "road sidewalk building wall fence pole,traffic light,traffic sign,vegetation terrain sky person rider "
 CITYSCAPES += "car truck bus train motorcycle bicycle"
+CCP = "accessories bag belt blazer blouse bodysuit boots bra bracelet cape cardigan clogs coat dress earrings flats "
+CCP += (
+    "glasses gloves hair hat heels hoodie intimate jacket jeans jumper leggings loafers necklace panties pants pumps "
+)
+CCP += "purse ring romper sandals scarf shirt shoes shorts skin skirt sneakers socks stockings suit sunglasses sweater "
+CCP += "sweatshirt swimwear t-shirt tie tights top vest wallet watch wedges"
 CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicyclist"
 
 
@@ -66,7 +72,7 @@ RULES: dict[str, Rule] = {
     # training
     "voc": Rule(kind="label", ignore=255, classes=_names(VOC)),
     "ecssd": Rule(kind="binary"),
-    "ccp": Rule(kind="label"),  # clothing parts
+    "ccp": Rule(kind="label", classes=_names(CCP)),  # clothing parts
     "bsds": Rule(kind="instance", finest=True),
     "coco_mval": Rule(kind="binary", meta=_mval_class),
     "coco_panoptic": Rule(kind="instance"),

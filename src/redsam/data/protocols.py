@@ -49,16 +49,17 @@ class Protocol(ABC):
     @final
     def __call__(self, scene: Scene, *, seed: int) -> Sample:
         """Prompt a scene. The sample's masks are the objects prompted; its `objects` index them in the scene."""
+        scene = self.view(scene)
         stack: NDArray[np.bool_] = scene.masks.cpu().numpy()
         owners: list[int] = []
         made: list[Prompt] = []
         for index in self.objects(stack, scene.id, seed):
-            new = self.prompt(stack[index], generator(seed, scene.id, index))
+            new = self.ask(scene, index, stack[index], generator(seed, scene.id, index))
             made += new
             owners += [index] * len(new)
         meta = dict(scene.meta)
         if not made:
-            meta["skip"] = self._nothing(len(stack))
+            meta.setdefault("skip", self._nothing(len(stack)))
         return Sample(
             id=scene.id,
             image=scene.image,
@@ -67,6 +68,14 @@ class Protocol(ABC):
             objects=tuple(owners),
             meta=meta,
         )
+
+    def view(self, scene: Scene) -> Scene:
+        """The scene with the objects that this protocol speaks of; annotated ones unless it says else."""
+        return scene
+
+    def ask(self, scene: Scene, index: int, mask: Mask, random: torch.Generator) -> list[Prompt]:
+        """Prompts for object `index` of the scene as viewed."""
+        return self.prompt(mask, random)
 
     def objects(self, stack: NDArray[np.bool_], scene_id: str, seed: int) -> list[int]:
         """Indices of the objects to prompt, ascending."""

@@ -19,6 +19,9 @@ from torch import nn
 from redsam.errors import CheckpointError, RedsamError
 from redsam.models.lab import lab_names
 
+# AutoTokenizer makes one that knows its special tokens only where the files are missing.
+LEAST_VOCABULARY = 16
+
 
 def read_config(source: Path | str, text: str) -> dict[str, Any]:
     """config.json of a folder or a hub repository."""
@@ -70,7 +73,8 @@ def read_tokenizer(source: Path | str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(source))
+        found: Any = AutoTokenizer.from_pretrained(str(source))
+        return found if len(found.get_vocab()) > LEAST_VOCABULARY else None
     except Exception:  # missing files, no network, an unknown class: each library layer has its own errors
         return None
 

@@ -83,6 +83,17 @@ class GroundedOwlv2(GroundedSegmenter):
         )
 
 
+def _linear(size: int, side: int) -> Tensor:
+    """side x size matrix of linear interpolation whose borders mirror about the last pixel, as SciPy's zoom."""
+    place = (torch.arange(side, dtype=torch.float64) + 0.5) * size / side - 0.5
+    place = (size - 1) - ((size - 1) - place.abs()).abs()
+    first = place.floor().clamp(0, max(size - 2, 0)).long()
+    share = place - first
+    taps = torch.zeros(side, size, dtype=torch.float64)
+    taps.scatter_add_(1, first[:, None], 1 - share[:, None])
+    return taps.scatter_add_(1, (first + 1).clamp(max=size - 1)[:, None], share[:, None])
+
+
 def padded(image: Tensor) -> Tensor:
     """3xHxW to a square, zeros (black) at the bottom and on the right."""
     height, width = int(image.shape[-2]), int(image.shape[-1])
@@ -105,5 +116,6 @@ def blur_and_zoom(square: Tensor, side: int) -> Tensor:
             out = F.conv2d(F.pad(out, (reach, reach, 0, 0), mode="reflect"), weight, groups=3)
             out = F.conv2d(F.pad(out, (0, 0, reach, reach), mode="reflect"), weight.transpose(2, 3), groups=3)
     if size != side:
-        out = F.interpolate(out, (side, side), mode="bilinear", align_corners=False)
+        taps = _linear(size, side).to(out)
+        out = taps @ out @ taps.T
     return out.clamp(float(square.detach().min()), float(square.detach().max()))

@@ -7,9 +7,13 @@ from pathlib import Path
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
-def lab_names() -> list[str]:
-    """Names of the bundled models, sorted."""
-    return sorted(p.parent.name for p in WEIGHTS.glob("*/config.json"))
+TEXT_TYPE = '"redsam-lab-text"'  # model_type of the one that takes texts only
+
+
+def lab_names(*, clicks: bool = False) -> list[str]:
+    """Names of the bundled models, sorted. clicks: only those that take points and boxes."""
+    found = sorted(WEIGHTS.glob("*/config.json"))
+    return [p.parent.name for p in found if not (clicks and TEXT_TYPE in p.read_text(encoding="utf-8"))]
 
 
 def lab_folder(name: str) -> Path | None:
