@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redsam.corruptions.light import blur, luminance, rows, short_side, smoothstep, to_linear
+from redsam.corruptions.light import blur, luminance, rows, short_side, smoothstep, to_linear, widest
 from redsam.errors import InputError
 
 Prior = Literal["both", "vertical", "dark-channel"]
@@ -65,11 +65,7 @@ def ground(image: Tensor, horizon: float) -> Tensor:
 
 def dark_channel(light: Tensor, window: int) -> Tensor:
     """HxW: the smallest value of any colour within a square of about `window` pixels (He et al. 2009, eq. 5)."""
-    radius = window // 2
-    least = light.amin(0)[None, None]
-    for kernel in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
-        least = -F.max_pool2d(-least, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))
-    return least[0, 0]
+    return -widest(-light.amin(0), window // 2)
 
 
 def guided(image: Tensor, values: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from redsam.models.resample import resize
 from redsam.registry import register
 
 # By severity; the paper trains with 0.01, 0.05 and 0.09.
-BETA = (0.002, 0.01, 0.03, 0.05, 0.09)
+BETA = (0.001, 0.004, 0.01, 0.03, 0.09)
 
 
 @register("corruption", "fda", paper="FDA: Fourier Domain Adaptation for Semantic Segmentation (Yang, Soatto)",
@@ -28,6 +28,7 @@ class FDA(Corruption):
 
     Deviation: the band is open, |f| < beta H, so that beta 0 leaves the image as the paper says; its code keeps the
     mean's amplitude in the band even then, and takes a square of beta times the shorter side.
+    The band is never narrower than |f| < severity, so that small images have five severities too.
     """
 
     reference: str | None = None
@@ -38,22 +39,24 @@ class FDA(Corruption):
     def _one(self, image: Tensor, generator: torch.Generator) -> Tensor:
         size = (int(image.shape[-2]), int(image.shape[-1]))
         style = resize(reference_for(image, self.reference)[None], size)[0]
-        return swap(image, style, BETA[self.severity - 1]).to(image.dtype)
+        return swap(image, style, BETA[self.severity - 1], least=self.severity).to(image.dtype)
 
 
-def swap(image: Tensor, style: Tensor, beta: float) -> Tensor:
+def swap(image: Tensor, style: Tensor, beta: float, *, least: int = 0) -> Tensor:
     """3xHxW with the low-frequency amplitudes of another 3xHxW; float64, may lie outside [0, 1]."""
     source, target = torch.fft.fft2(image.to(torch.float64)), torch.fft.fft2(style.to(torch.float64))
     # A frequency of amplitude 0 has no phase; as it stands it gets phase 0.
     turned = torch.polar(target.abs(), source.angle())
-    mixed = torch.where(band((int(image.shape[-2]), int(image.shape[-1])), beta).to(image.device), turned, source)
+    inside = band((int(image.shape[-2]), int(image.shape[-1])), beta, least=least).to(image.device)
+    mixed = torch.where(inside, turned, source)
     found: Tensor = torch.fft.ifft2(mixed).real
     return found
 
 
-def band(size: tuple[int, int], beta: float) -> Tensor:
-    """Bool HxW in the order of `fft2`: frequencies below beta times the height and the width, in cycles per image."""
+def band(size: tuple[int, int], beta: float, *, least: int = 0) -> Tensor:
+    """Bool HxW in the order of `fft2`: frequencies below beta times the height and the width, in cycles per image, or
+    below `least` cycles where that is more."""
     height, width = size
     down, across = torch.fft.fftfreq(height).abs(), torch.fft.fftfreq(width).abs()
-    found: Tensor = (down < beta)[:, None] & (across < beta)[None]
+    found: Tensor = (down < max(beta, least / height))[:, None] & (across < max(beta, least / width))[None]
     return found

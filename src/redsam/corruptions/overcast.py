@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from redsam.corruptions.base import Corruption
@@ -22,6 +21,7 @@ from redsam.corruptions.light import (
     smoothstep,
     to_linear,
     to_srgb,
+    widest,
 )
 from redsam.registry import register
 
@@ -64,13 +64,5 @@ def sky_likeness(image: Tensor) -> Tensor:
     bright close to that, which is sky between branches."""
     light, side = to_linear(image), short_side(image)
     found = smoothstep(guided(image, dark_channel(light, max(side // 40, 1))), 0.2, 0.5)
-    near = blur(widened(found, 0.05 * side)[None], 0.02 * side)[0] * smoothstep(luminance(light), 0.25, 0.5)
+    near = blur(widest(found, round(0.05 * side))[None], 0.02 * side)[0] * smoothstep(luminance(light), 0.25, 0.5)
     return torch.maximum(found, near) * (1 - smoothstep(rows(image), 0.45, 0.65))
-
-
-def widened(mask: Tensor, radius: float) -> Tensor:
-    """HxW: the largest value within a square of this radius in pixels."""
-    size = 2 * round(radius) + 1
-    for kernel in ((size, 1), (1, size)):
-        mask = F.max_pool2d(mask[None], kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))[0]
-    return mask

@@ -29,7 +29,7 @@ EXPOSURE = 1 / 100  # seconds
 FOCAL = 1.0  # over the longer side
 # A drop on a screen would be seen by its sparkle and its movement; in one still frame the opacity D / (v T) is hard to
 # see even in heavy rain, and photographs of rain are chosen for showing it.
-VISIBLE = 5.0
+VISIBLE = 3.0
 
 
 @register("corruption", "rain", paper="Photorealistic Rendering of Rain Streaks (Garg, Nayar); Physics-Based Rendering "
@@ -42,7 +42,7 @@ class Rain(Corruption):
     scene, since a drop shows 165 degrees of it; the rest is a veil by extinction over the depth prior.
     wind: mean slant in degrees, None: drawn. speed: of the camera in m/s; the rain then comes out of the middle.
 
-    Deviation: opacity is 5 times the physical one; the sparkle of oscillating drops is a smooth random factor.
+    Deviation: opacity is 3 times the physical one; the sparkle of oscillating drops is a smooth random factor.
     """
 
     wind: float | None = None

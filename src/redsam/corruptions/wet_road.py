@@ -61,9 +61,9 @@ class WetRoad(Corruption):
 
 
 def mirrored(light: Tensor, horizon: float) -> Tensor:
-    """3xHxW upside down about the horizon: row 2 h - y; what lies above the image is its top row."""
+    """3xHxW upside down about the horizon: row 2 h - y; what lies above the image is mirrored in again."""
     height = light.shape[-2]
-    at = (2 * horizon * height - torch.arange(height, device=light.device) - 0.5).round().long().abs()
+    at = (2 * horizon * height - torch.arange(height, device=light.device) - 1).round().long().abs()
     return light[:, at.clamp(0, height - 1)]
 
 
