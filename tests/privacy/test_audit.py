@@ -101,6 +101,7 @@ def test_odd_boxes_are_counted_and_never_stop_an_audit(people: People, tmp_path:
     assert all(r.counts.tp + r.counts.fp == 3 * r.grids for r in asked)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_an_uninterrupted_run(folder: Path, tmp_path: Path) -> None:
     whole, torn = tmp_path / "whole", tmp_path / "torn"
 
