@@ -25,7 +25,8 @@ QUALITY = (25, 18, 15, 10, 7)
 class Pixelate(Corruption):
     """Shrunk to a fraction of each side by averaging boxes, and enlarged again in blocks.
 
-    Deviation: the average is not rounded to 8 bits between columns and rows as Pillow does (one level at most).
+    Deviation: the average is not rounded to 8 bits between columns and rows as Pillow does (one level at most), and
+    Pillow's rounding of positions does not decide where a pixel counts whose centre lies on the edge of two boxes.
     """
 
     def corrupt(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -36,21 +37,16 @@ class Pixelate(Corruption):
 
 
 def _blocks(images: Tensor, count: int, axis: int) -> Tensor:
-    """Means of `count` runs of pixels, each repeated over what it stands for, with Pillow's choice of pixels.
-
-    On levels of 8 bits the sums are whole numbers and exact.
-    """
+    """Every pixel the mean of those in its block, of `count` blocks. A centre on the edge of two counts for the first
+    and shows the second, as with Pillow. On levels of 8 bits the sums are whole numbers and exact."""
     size = images.shape[axis]
-    edge = (torch.arange(count + 1, dtype=torch.float64) * (size / count) + 0.5).long().clamp(max=size)
-    edge = edge.to(images.device)
-    zero = torch.zeros_like(images.narrow(axis, 0, 1))
-    total = torch.cat([zero, images.cumsum(axis)], axis)
+    centres = (2 * torch.arange(size) + 1) * count
+    block, shown = ((centres - 1) // (2 * size)).to(images.device), (centres // (2 * size)).to(images.device)
     shape = [1] * images.ndim
     shape[axis] = count
-    length = (edge[1:] - edge[:-1]).view(shape)
-    means = (total.index_select(axis, edge[1:]) - total.index_select(axis, edge[:-1])) / length
-    stands = ((torch.arange(size, dtype=torch.float64) + 0.5) * (count / size)).long()
-    return means.index_select(axis, stands.to(images.device))
+    totals = images.new_zeros([*images.shape[:axis], count, *images.shape[axis:][1:]])
+    means = totals.index_add(axis, block, images) / block.bincount().view(shape)
+    return means.index_select(axis, shown)
 
 
 @register("corruption", "jpeg", group="digital", geometric=False, **PUBLISHED)

@@ -45,12 +45,11 @@ def shuffled(generators: Sequence[torch.Generator], images: Tensor, reach: int, 
         drawn = uniform(generators, (2, height, width), torch.empty(0))
         shift = (drawn * (2 * reach)).long().clamp(max=2 * reach - 1) - reach
         partner = (shift[:, 0] * width + shift[:, 1]).flatten(1) + torch.arange(height * width)
-        for top in range(min(lattice, height)):
+        for top in range(min(lattice, height - 2 * reach)):
             rows = torch.arange(reach + 1 + top, height - reach + 1, lattice)
-            for left in range(min(lattice, width)):
+            for left in range(min(lattice, width - 2 * reach)):
                 columns = torch.arange(reach + 1 + left, width - reach + 1, lattice)
-                if len(rows) and len(columns):
-                    _swap(order, (rows[:, None] * width + columns).flatten(), partner)
+                _swap(order, (rows[:, None] * width + columns).flatten(), partner)
     return order.to(images.device)
 
 
