@@ -57,7 +57,7 @@ def ground(image: Tensor, horizon: float) -> Tensor:
     """HxW metres to a level ground seen by a camera at CAMERA metres, focal * CAMERA / rows below the horizon, which
     something at FAR metres ends softly; from there up more and more sky."""
     height, width = image.shape[-2:]
-    down = F.softplus((rows(image) - horizon) / SOFT) * SOFT * height
+    down = F.softplus((rows(image).double() - horizon) / SOFT).to(image.dtype) * SOFT * height
     nearness = down / (FOCAL * max(height, width) * CAMERA) + 1 / FAR
     sky = (SKY / FAR) ** smoothstep(horizon - rows(image), 0.0, 0.3)
     return (sky / nearness).expand(height, width)

@@ -90,11 +90,12 @@ def surface(drops: list[Drop], size: tuple[int, int]) -> Surface:
         y0, y1 = max(int(drop.y - reach), 0), min(int(drop.y + reach) + 2, height)
         if x1 <= x0 or y1 <= y0:
             continue
-        y, x = torch.meshgrid(torch.arange(y0, y1) + 0.5, torch.arange(x0, x1) + 0.5, indexing="ij")
+        y, x = torch.meshgrid(torch.arange(y0, y1).double() + 0.5, torch.arange(x0, x1).double() + 0.5, indexing="ij")
         step = 0.25  # of a pixel: the contour's slope is that of the shape, not of the sampling
         shift = torch.tensor([[0, 0], [step, 0], [-step, 0], [0, step], [0, -step]])[:, :, None, None]
         level, right, left, below, above = cap(drop, x + shift[:, 0], y + shift[:, 1])
-        gradient = torch.stack([right - left, below - above]) / (2 * step)
+        gradient = torch.stack([right - left, below - above]).float() / (2 * step)
+        level = level.float()
         patch = water[y0:y1, x0:x1]
         higher = level > patch
         water[y0:y1, x0:x1] = torch.where(higher, level, patch)

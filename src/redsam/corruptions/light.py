@@ -1,8 +1,8 @@
 """Light: what the physical corruptions share: linear intensity, wide blurs, smooth random fields, all for one image.
 
 Light adds up in linear intensity, not in the numbers of a file, so scattering, noise and refraction are computed there
-(transfer function of IEC 61966-2-1, sRGB). Everything here is elementwise or summed in float64, so that a result does
-not depend on the number of threads.
+(transfer function of IEC 61966-2-1, sRGB). Sums over pixels, powers and bilinear enlarging are done in float64: in
+float32 their last bit depends on how many threads share the work.
 """
 
 from __future__ import annotations
@@ -23,13 +23,24 @@ DIRECT = 2.0
 
 def to_linear(image: Tensor) -> Tensor:
     """sRGB in [0, 1] to linear intensity in [0, 1]."""
-    return torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055).pow(2.4))
+    return torch.where(image <= 0.04045, image / 12.92, power((image + 0.055) / 1.055, 2.4))
 
 
 def to_srgb(light: Tensor) -> Tensor:
     """Linear intensity to sRGB in [0, 1]; what is brighter than white is white."""
     light = light.clamp(0, 1)
-    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp_min(1e-8).pow(1 / 2.4) - 0.055)
+    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * power(light.clamp_min(1e-8), 1 / 2.4) - 0.055)
+
+
+def power(values: Tensor, exponent: float) -> Tensor:
+    """values ** exponent, rounded from float64, so that it is the same bits on any number of threads."""
+    return values.to(torch.float64).pow(exponent).to(values.dtype)
+
+
+def enlarge(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """CxHxW to Cxhxw, bilinear between pixel centres, rounded from float64 for the same reason."""
+    wide = F.interpolate(image[None].to(torch.float64), size=size, mode="bilinear", align_corners=False)
+    return wide[0].to(image.dtype)
 
 
 def luminance(light: Tensor) -> Tensor:
@@ -83,7 +94,7 @@ def blur(image: Tensor, sigma: float, *, edge: Literal["replicate", "zero"] = "r
     rest = math.sqrt(max((sigma / factor) ** 2 - 0.25, 0.01))
     wide = _gauss(small, rest, edge)
     size = (wide.shape[-2] * factor, wide.shape[-1] * factor)
-    return F.interpolate(wide[None], size=size, mode="bilinear", align_corners=False)[0, :, :height, :width]
+    return enlarge(wide, size)[:, :height, :width]
 
 
 def pad(image: Tensor, by: tuple[int, int, int, int], edge: str) -> Tensor:

@@ -16,6 +16,7 @@ from redsam.corruptions.light import (
     field,
     luminance,
     mean,
+    power,
     rows,
     short_side,
     smoothstep,
@@ -50,7 +51,7 @@ class Overcast(Corruption):
         s, light = self.severity - 1, to_linear(image)
         bright = luminance(light)
         lit = blur(bright[None], 0.03 * short_side(image))[0] + 0.02
-        flat = light * (lit / mean(lit)).pow(-FLATTEN[s])
+        flat = light * power(lit / mean(lit), -FLATTEN[s])
         grey = luminance(flat)[None] * light.new_tensor(COOL)[:, None, None]
         flat = flat + (grey - flat) * FADE[s]
         clouds = 1 + 0.08 * field(generator, image, 3, aspect=3.0)

@@ -52,8 +52,9 @@ class SunGlare(Corruption):
         turn = float(torch.rand((), generator=generator))
         dx, dy = _offsets(image, sun)
         degrees = (dx.square() + dy.square()).sqrt() * (ACROSS / max(height, width))
-        around = torch.atan2(dy, dx)
-        star = 1 + 1.5 * torch.cos(RAYS / 2 * around + math.pi * turn).pow(2).pow(24) * torch.exp(-degrees / 5)
+        around = torch.atan2(dy.double(), dx.double())
+        blades = torch.cos(RAYS / 2 * around + math.pi * turn).pow(2).pow(24).to(light.dtype)
+        star = 1 + 1.5 * blades * torch.exp(-degrees / 5)
         glow = veil(degrees) * star * STRAY[s] + smoothstep(-degrees, -1.6 * RADIUS, -RADIUS)
         out = light + glow * light.new_tensor(SUN)[:, None, None]
         for place, size, colour in GHOSTS:

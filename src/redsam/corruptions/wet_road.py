@@ -11,7 +11,18 @@ from torch import Tensor
 from redsam.corruptions.base import Corruption
 from redsam.corruptions.depth import FOCAL
 from redsam.corruptions.depth import check as check_depth
-from redsam.corruptions.light import blur, each, field, luminance, rows, short_side, smoothstep, to_linear, to_srgb
+from redsam.corruptions.light import (
+    blur,
+    each,
+    enlarge,
+    field,
+    luminance,
+    rows,
+    short_side,
+    smoothstep,
+    to_linear,
+    to_srgb,
+)
 from redsam.registry import register
 
 # By severity: how wet (share of the mirror image outside puddles), part of the ground in puddles, darkening.
@@ -98,7 +109,7 @@ def blur_down(light: Tensor, sigma: float) -> Tensor:
         light[None], size=(max(round(height / 4), 1), width), mode="bilinear", antialias=True
     )[0]
     soft = blur(squeezed, sigma / 4)
-    return torch.nn.functional.interpolate(soft[None], size=(height, width), mode="bilinear")[0]
+    return enlarge(soft, (height, width))
 
 
 def _between(part: float) -> tuple[float, float]:
