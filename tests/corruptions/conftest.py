@@ -24,9 +24,21 @@ def checkerboard(height: int, width: int, cell: int) -> Tensor:
     return (rows[:, None] + columns) % 2 == 0
 
 
+def shrunk(height: int, width: int) -> Tensor:
+    """Three bundled photographs of this size, on the lattice."""
+    small = [
+        resize(read_image(demo_root() / f"{n}.jpg")[None], (height, width)) for n in ("chelsea", "china", "coffee")
+    ]
+    return from_uint8(to_uint8(torch.cat(small)))
+
+
 @pytest.fixture(scope="session")
 def photographs() -> Tensor:
     """Three bundled photographs at 128 x 192."""
-    names = ("chelsea", "china", "coffee")
-    small = [resize(read_image(demo_root() / f"{name}.jpg")[None], (128, 192)) for name in names]
-    return from_uint8(to_uint8(torch.cat(small)))
+    return shrunk(128, 192)
+
+
+@pytest.fixture(scope="session")
+def published_size() -> Tensor:
+    """The same at 224 x 336, where lengths are those of the papers; below it some are less than a pixel."""
+    return shrunk(224, 336)
