@@ -164,5 +164,9 @@ def loss_of(model: LabText, batch: TextBatch) -> tuple[Tensor, dict[str, float]]
     quality = ((iou - truth).square() * here).sum() / alive
     total = (masks * here).sum() / alive + 2 * there + quality
     right = ((presence.detach() > 0) == (here > 0)).float().mean()
-    log = {"iou": float((truth * here).sum() / alive.detach()), "presence": float(right), "presence_loss": float(there.detach())}
+    log = {
+        "iou": float((truth * here).sum() / alive.detach()),
+        "presence": float(right),
+        "presence_loss": float(there.detach()),
+    }
     return total, log

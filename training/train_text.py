@@ -1,4 +1,4 @@
-"""Train lab-text: `python training/train_text.py --data text.zip --minutes 60 [--device cuda]`, after pack_text.py.
+"""Train lab-text after pack_text.py: `python training/train_text.py --data text.zip --minutes 60 [--workers 4]`.
 
 Progress is the larger of steps done / --steps and minutes spent / --minutes. Every --save minutes the state is written
 and the weights delivered so far; the same command again goes on from there (--fresh starts over). Delivered is an
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,17 @@ import torch
 from progress import Run, ship
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from team import Team, run
 from text import RECIPE, LabText, Named, build, draw, load_named, loss_of
 from torch import nn
 from train import optimisers, rate
 
 console = Console()
+ALONE = Team()
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "redsam" / "weights" / "lab-b"
 
 
-def one_step(now: Run, named: Named, *, count: int) -> dict[str, float]:
+def one_step(now: Run, named: Named, *, count: int, team: Team = ALONE) -> dict[str, float]:
     """Draw, differentiate, update; returns the numbers for the log."""
     batch = draw(named, count=count, side=RECIPE.side, gen=now.gen)
     model: Any = now.model
@@ -38,6 +41,7 @@ def one_step(now: Run, named: Named, *, count: int) -> dict[str, float]:
     if not torch.isfinite(loss):
         raise RuntimeError(f"the loss is {loss.item()} at step {now.step}; go on from the last saved state")
     loss.backward()
+    team.average_gradients(now.model)
     nn.utils.clip_grad_norm_(now.model.parameters(), 1.0)
     for opt in now.opts:
         opt.step()
@@ -59,28 +63,32 @@ def held_out_score(model: LabText, named: Named, *, batches: int = 6) -> dict[st
     return {key: round(value, 4) for key, value in sums.items()}
 
 
-def prepare(args: argparse.Namespace) -> Run:
-    """A model started from the lab's encoder and decoder, or a saved state."""
+def prepare(args: argparse.Namespace, team: Team = ALONE) -> Run:
+    """A model started from the lab's encoder and decoder, or a saved state; every worker draws crops of its own."""
     model = build(args.start).to(args.device).train()
     now = Run.fresh(model, optimisers(model, RECIPE), torch.Generator().manual_seed(RECIPE.seed))
     file = args.out / RECIPE.name / "state.pt"
     if file.exists() and not args.fresh:
         now.load(file, device=args.device)
-        console.print(f"goes on at step {now.step}, {now.spent:.1f} minutes in")
+        if team.leads:
+            console.print(f"goes on at step {now.step}, {now.spent:.1f} minutes in")
+    if team.rank:
+        now.gen.manual_seed(1000 * RECIPE.seed + 100_000 * team.rank + now.step)
     return now
 
 
-def train(args: argparse.Namespace, named: Named, watching: Named) -> Run:
-    """Run or resume."""
-    torch.set_num_threads(args.threads)
-    now, out = prepare(args), args.out / RECIPE.name
+def train(team: Team, args: argparse.Namespace, named: Named, watching: Named) -> None:
+    """Run or resume, as one of a team."""
+    torch.set_num_threads(max(1, args.threads // team.size))
+    now, out = prepare(args, team), args.out / RECIPE.name
     count = args.batch or RECIPE.batch
     size = sum(p.numel() for p in now.model.parameters())
     facts: dict[str, Any] = {
-        "batch": count, "device": args.device, "threads": args.threads, "parameters": size,
+        "batch": count, "device": args.device, "threads": args.threads, "workers": team.size, "parameters": size,
         "torch": torch.__version__, "start": args.start and args.start.name, "names": len(named.names),
     }  # fmt: skip
-    console.print(f"{RECIPE.name}: {size / 1e6:.2f} M parameters, {len(named.groups)} photographs")
+    if team.leads:
+        console.print(f"{RECIPE.name}: {size / 1e6:.2f} M parameters, {len(named.groups)} photographs")
     began, saved_at = time.monotonic() - 60 * now.spent, time.monotonic()
     log: dict[str, float] = {}
     columns = (
@@ -92,28 +100,28 @@ def train(args: argparse.Namespace, named: Named, watching: Named) -> Run:
         now.history.append({"step": now.step, "minutes": round(now.spent, 1), **held_out_score(average, watching)})
         console.print(json.dumps({**now.history[-1], "train": {k: round(v, 3) for k, v in log.items()}}))
 
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not (console.is_terminal and team.leads)) as bar:
         task = bar.add_task(RECIPE.name, total=1.0)
         while True:
-            now.spent = (time.monotonic() - began) / 60
+            now.spent = team.agree((time.monotonic() - began) / 60)
             progress = max(now.step / args.steps, now.spent / args.minutes)
             if progress >= 1:
                 break
             for opt in now.opts:
                 for group in opt.param_groups:
                     group["lr"] = rate(progress) * (args.lr or RECIPE.lr)
-            for key, value in one_step(now, named, count=count).items():
+            for key, value in one_step(now, named, count=count // team.size, team=team).items():
                 log[key] = 0.98 * log.get(key, value) + 0.02 * value
             bar.update(task, completed=progress, description=f"{RECIPE.name} step {now.step} loss {log['loss']:.3f}")
-            if time.monotonic() - saved_at > 60 * args.save:
+            if team.leads and time.monotonic() - saved_at > 60 * args.save:
                 saved_at = time.monotonic()
                 note()
                 now.save(out / "state.pt")
                 ship(now, out, RECIPE, facts | {"unfinished": True})
-    note()
-    now.save(out / "state.pt")
-    ship(now, out, RECIPE, facts)
-    return now
+    if team.leads:
+        note()
+        now.save(out / "state.pt")
+        ship(now, out, RECIPE, facts)
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -125,7 +133,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--batch", type=int, default=0, help="crops a step (default: the recipe's)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share a step (CPU only)")
+    parser.add_argument("--batch", type=int, default=0, help="crops a step, of all workers (default: the recipe's)")
     parser.add_argument("--lr", type=float, default=0.0)
     parser.add_argument("--save", type=float, default=3.0, help="minutes between saved states")
     parser.add_argument("--start", type=Path, default=SOURCE, help="lab model whose encoder and decoder start it")
@@ -137,8 +146,10 @@ def main() -> None:
     """Load, move, train."""
     args = parse()
     named, watching = load_named(args.data), load_named(args.data, held_out=True)
-    placed = [Named(**{**vars(n), "packed": n.packed.to(args.device)}) for n in (named, watching)]
-    train(args, *placed)
+    if args.workers > 1:
+        named, watching = (replace(n, packed=n.packed.shared()) for n in (named, watching))
+    placed = [replace(n, packed=n.packed.to(args.device)) for n in (named, watching)]
+    run(train, size=args.workers, args=(args, *placed))
 
 
 if __name__ == "__main__":
