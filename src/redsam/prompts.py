@@ -26,7 +26,7 @@ class Prompt:
     """One prompt; any combination of its parts may be set, at least one must be.
 
     points: ((x, y), ...) in pixels. labels: 1 inside / 0 outside, one for each point. box: (x0, y0, x1, y1).
-    mask: HxW bool, a rough earlier mask at image size. text: for text-prompted models; it stands alone. found: with a
+    mask: HxW bool, a rough earlier mask at image size. text: for text-prompted models. found: with a
     text, boxes that a detector found for it and that the model shall not look for again; None lets it look.
     """
 
@@ -38,10 +38,10 @@ class Prompt:
     found: tuple[Box, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not (self.points or self.box or self.mask is not None or self.text):
-            raise InputError("A prompt needs a point, a box, a mask or a text.", hint="Type: --point X,Y")
         if self.text is not None:
             self._check_text(self.text)
+        if not (self.points or self.box or self.mask is not None or self.text):
+            raise InputError("A prompt needs a point, a box, a mask or a text.", hint="Type: --point X,Y")
         if len(self.points) != len(self.labels):
             raise InputError(f"{len(self.points)} points came with {len(self.labels)} labels.", hint="Give one each.")
         if self.box is not None and not (self.box[2] > self.box[0] and self.box[3] > self.box[1]):
@@ -54,8 +54,6 @@ class Prompt:
         if not text.strip() or len(text) > MAX_TEXT:
             what = f"has {len(text):,} characters" if text.strip() else "is empty"
             raise InputError(f"The text prompt {what}.", hint=f"Name what to find in 1 to {MAX_TEXT} characters.")
-        if self.points or self.box or self.mask is not None:
-            raise InputError("A text prompt stands alone.", hint="Give the point, box or mask as a prompt of its own.")
 
     @property
     def kind(self) -> str:

@@ -25,7 +25,9 @@ def photo(height: int = 40, width: int = 56) -> Tensor:
 @given(st.text(max_size=60))
 def test_every_name_can_be_spelled(name: str) -> None:
     rows = ngrams(name, 64)
-    assert rows and all(0 <= r < 64 for r in rows) and rows == ngrams(name.upper().lower(), 64) or name != name.lower()
+    assert rows and all(0 <= r < 64 for r in rows)
+    if name.isascii():
+        assert rows == ngrams(name.upper(), 64)
 
 
 def test_spelling_is_stable_and_forgives_articles_and_case() -> None:

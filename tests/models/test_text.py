@@ -36,7 +36,8 @@ def test_a_text_of_ten_thousand_characters_is_refused_in_a_short_line() -> None:
 
 def test_a_text_stands_alone_and_is_spelled_in_one_line() -> None:
     with pytest.raises(InputError, match="stands alone"):
-        Prompt(text="dog", points=((1, 1),), labels=(1,))
+        both = Prompt(text="dog", points=((1, 1),), labels=(1,))
+        tiny("grounded-owlv2").predict(image()[None], [[both]])
     assert text("  a \n red\tcar ").text == "a red car"
     assert text("dog").kind == "text" and text("dog").to_dict() == {"kind": "text", "text": "dog"}
     found = Prompt(text="dog", found=((1.0, 2.0, 3.0, 4.0),))

@@ -17,8 +17,6 @@ from typing import Any, cast
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import SamConfig
-from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPositionalEmbedding, SamVisionEncoder
 
 NGRAMS = (2, 3, 4, 5)
 ARTICLES = ("a", "an", "the")
@@ -79,64 +77,54 @@ class NgramEncoder(nn.Module):
         return cast(Tensor, out).view(len(texts), self.tokens, self.hidden)
 
 
-class TextMaskDecoder(SamMaskDecoder):
-    """SAM's mask decoder with one mask (its single-mask token), its predicted IoU, and a presence logit."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        hidden = config.hidden_size
-        self.presence_head = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1))
-
-    def answer(self, features: Tensor, place: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """features BxCxhxw, place BxCxhxw, tokens BxKxTxC (K texts an image) to mask logits BxKx4hx4w, IoU BxK,
-        presence logits BxK."""
-        batch, count = tokens.shape[:2]
-        start = torch.cat([self.iou_token.weight, self.mask_tokens.weight[:1]]).expand(batch, count, -1, -1)
-        out, image = self.transformer(
-            point_embeddings=torch.cat([start, tokens], 2),
-            image_embeddings=features.repeat_interleave(count, 0),
-            image_positional_embeddings=place.repeat_interleave(count, 0),
-            attention_similarity=None,
-            target_embedding=None,
-        )[:2]
-        image = image.transpose(2, 3).reshape(batch * count, *features.shape[1:])
-        up = self.activation(self.upscale_layer_norm(self.upscale_conv1(image)))
-        up = self.activation(self.upscale_conv2(up))
-        hyper = self.output_hypernetworks_mlps[0](out[:, :, 1])
-        height, width = up.shape[-2:]
-        logits = (hyper[:, :, None] @ up.reshape(batch, count, up.shape[1], -1)).view(batch, count, height, width)
-        return logits, self.iou_prediction_head(out[:, :, 0])[..., 0], self.presence_head(out[:, :, 0])[..., 0]
-
-
 class LabText(nn.Module):
     """The network. Names of its parts are SAM's, so that a lab model's weights start it."""
 
     def __init__(self, config: LabTextConfig) -> None:
         super().__init__()
+        from transformers import SamConfig
+        from transformers.models.sam import modeling_sam as parts
+
         self.config = config
         sam: Any = SamConfig(**config.sam)
         for part in (sam.vision_config, sam.mask_decoder_config):  # as SamModel would choose for its parts
             part._attn_implementation = "sdpa"
-        untyped: Any = SamPositionalEmbedding
+        untyped: Any = parts.SamPositionalEmbedding
         self.image_size = int(sam.vision_config.image_size)
         hidden = int(sam.mask_decoder_config.hidden_size)
         self.shared_image_embedding = untyped(sam.vision_config)
-        self.vision_encoder = SamVisionEncoder(sam.vision_config)
+        self.vision_encoder = parts.SamVisionEncoder(sam.vision_config)
         self.text_encoder = NgramEncoder(config, hidden)
         self.no_mask = nn.Embedding(1, hidden)  # SAM's dense embedding of "no mask given"
-        self.mask_decoder = TextMaskDecoder(sam.mask_decoder_config)
+        self.mask_decoder: Any = parts.SamMaskDecoder(sam.mask_decoder_config)
+        self.presence_head = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1))
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised Bx3xSxS to BxCxhxw."""
         return cast(Tensor, self.vision_encoder(pixels).last_hidden_state)
 
     def decode(self, features: Tensor, texts: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor, Tensor]:
-        """B lists of K texts; see `TextMaskDecoder.answer`."""
+        """B lists of K texts to mask logits BxKx4hx4w, predicted IoU BxK, presence logits BxK: SAM's mask decoder with
+        its single-mask token only."""
+        head, (batch, count) = self.mask_decoder, (len(texts), len(texts[0]))
         flat = self.text_encoder([t for row in texts for t in row])
-        tokens = flat.view(len(texts), -1, *flat.shape[1:])
+        start = torch.cat([head.iou_token.weight, head.mask_tokens.weight[:1]]).expand(batch, count, -1, -1)
+        place = self._place(features).expand(batch * count, -1, -1, -1)
         dense = self.no_mask.weight.view(1, -1, 1, 1)
-        place = self._place(features).expand(len(features), -1, -1, -1)
-        return self.mask_decoder.answer(features + dense, place, tokens)
+        out, image = head.transformer(
+            point_embeddings=torch.cat([start, flat.view(batch, count, *flat.shape[1:])], 2),
+            image_embeddings=(features + dense).repeat_interleave(count, 0),
+            image_positional_embeddings=place,
+            attention_similarity=None,
+            target_embedding=None,
+        )[:2]
+        image = image.transpose(2, 3).reshape(batch * count, *features.shape[1:])
+        up = head.activation(head.upscale_layer_norm(head.upscale_conv1(image)))
+        up = head.activation(head.upscale_conv2(up))
+        hyper = head.output_hypernetworks_mlps[0](out[:, :, 1])
+        height, width = up.shape[-2:]
+        logits = (hyper[:, :, None] @ up.reshape(batch, count, up.shape[1], -1)).view(batch, count, height, width)
+        return logits, head.iou_prediction_head(out[:, :, 0])[..., 0], self.presence_head(out[:, :, 0])[..., 0]
 
     def forward(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor, Tensor]:
         return self.decode(self.embed(pixels), texts)

@@ -92,6 +92,10 @@ def check_kind(segmenter: Hooks, prompt: Prompt) -> None:
             f"{segmenter.name} ({segmenter.family}) takes no text prompt.",
             hint="Ground it: load('grounded:IDEA-Research/grounding-dino-base+facebook/sam-vit-base').",
         )
+    if prompt.text is not None and prompt.kind != "text":
+        raise InputError(
+            f"A text prompt stands alone, this one is {prompt.kind}.", hint="Give each as a prompt of its own."
+        )
     if prompt.text is None and not segmenter.takes_clicks:
         raise InputError(f"{segmenter.name} ({segmenter.family}) takes texts only.", hint="Type: --text 'a dog'")
 
