@@ -136,7 +136,7 @@ def test_ebad_counts_both_sides_and_prefers_the_surrogate_that_helps(tiny_folder
 def test_ebad_refuses_the_victim_as_its_own_surrogate(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="itself"):
         EBAD(surrogates=(str(tiny_folder),)).run(tiny("sam"), grey(), prompts(), threat=Threat())
-    monkeypatch.setattr("redsam.attacks.ebad.lab_names", lambda: [str(tiny_folder)])
+    monkeypatch.setattr("redsam.attacks.ebad.lab_names", lambda **_: [str(tiny_folder)])
     with pytest.raises(InputError, match="no bundled model differs"):
         EBAD().run(tiny("sam"), grey(), prompts(), threat=Threat())
 
