@@ -53,8 +53,9 @@ def work(job: Job, args: argparse.Namespace) -> float:
 
 def others(args: argparse.Namespace) -> list[str]:
     """Names of the victims besides the source."""
-    given: list[str] = args.victims if args.victims is not None else [n for n in lab_names(clicks=True) if n != args.source]
-    return given
+    if args.victims is not None:
+        return list(args.victims)
+    return [name for name in lab_names(clicks=True) if name != args.source]
 
 
 def rows(fields: Bank) -> list[dict[str, Any]]:
