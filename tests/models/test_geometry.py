@@ -54,3 +54,23 @@ def test_gradient_of_the_fit_is_finite_and_reaches_every_pixel() -> None:
     image = torch.rand(1, 3, 37, 53, generator=torch.Generator().manual_seed(1)).requires_grad_()
     Frame(kind="pad", height=37, width=53, side=32).fit(image).sum().backward()
     assert image.grad is not None and (image.grad.abs() > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["pad", "stretch"])
+@pytest.mark.parametrize("size", [(33, 47), (90, 20), (301, 640)])
+def test_logits_with_a_gradient_are_the_official_ones_up_to_rounding(kind: str, size: tuple[int, int]) -> None:
+    frame = Frame(kind=kind, height=size[0], width=size[1], side=64)  # type: ignore[arg-type]
+    low = torch.randn(3, 2, 16, 16, generator=torch.Generator().manual_seed(0)) * 10
+    plain, steered = low.clone().double().requires_grad_(True), low.clone().requires_grad_(True)
+    out = plain
+    if kind == "pad":
+        out = torch.nn.functional.interpolate(out, (64, 64), mode="bilinear")
+        out = out[..., : frame.content[0], : frame.content[1]]
+    out = torch.nn.functional.interpolate(out, size, mode="bilinear")
+    found = frame.logits(steered)
+    assert torch.allclose(found, frame.logits(low), atol=1e-4)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    (out * weights.double()).sum().backward()
+    (found * weights).sum().backward()
+    assert plain.grad is not None and steered.grad is not None
+    assert torch.allclose(steered.grad.double(), plain.grad, rtol=1e-4, atol=1e-4)

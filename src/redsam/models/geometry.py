@@ -8,6 +8,7 @@ floating-point path is differentiable.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,9 @@ IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 # A mask prompt becomes logits of this size: SAM 2 (2024) feeds a given mask as 20 * m - 10 (out_scale, out_bias); SAM
 # takes the logits of an earlier answer, whose confident values have the same order.
 MASK_LOGIT = 10.0
+# Largest side of a low-resolution mask that is enlarged by matrix products where a gradient is wanted; beyond it their
+# cost, which grows with the side, passes that of `interpolate`.
+SMALL = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +82,29 @@ class Frame:
 
     # --- masks out -------------------------------------------------------------------------------------------------
     def logits(self, low_res: Tensor) -> Tensor:
-        """NxMxhxw logits of this image to NxMxHxW in original pixels, as the official `post_process_masks`."""
+        """NxMxhxw logits of this image to NxMxHxW in original pixels, as the official `post_process_masks`.
+
+        Bit for bit without a gradient, which is how masks are measured. Small maps with a gradient go through the same
+        weights as two matrix products, equal up to rounding: on a CPU the backward pass of `interpolate` costs as much
+        as half a small encoder.
+        """
+        if low_res.requires_grad and max(low_res.shape[-2:]) <= SMALL:
+            rows, columns = self._weights((int(low_res.shape[-2]), int(low_res.shape[-1])))
+            return rows.to(low_res) @ low_res @ columns.to(low_res)
         out = low_res
         if self.kind == "pad":  # to model pixels, cut the padding off, then to original pixels
             out = F.interpolate(out, (self.side, self.side), mode="bilinear", align_corners=False)
             height, width = self.content
             out = out[..., :height, :width]
         return F.interpolate(out, (self.height, self.width), mode="bilinear", align_corners=False)
+
+    @lru_cache(maxsize=64)
+    def _weights(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """float32 Hxh and wxW whose products with hxw logits on the left and on the right are what `logits` does."""
+        made = []
+        for n, side, out in zip(size, self.content, (self.height, self.width), strict=True):
+            line = torch.eye(n)[None]  # in float32, so that the weights are the official ones
+            if self.kind == "pad":
+                line = F.interpolate(line, self.side, mode="linear", align_corners=False)[..., :side]
+            made.append(F.interpolate(line, out, mode="linear", align_corners=False)[0])
+        return made[0].T.contiguous(), made[1]
