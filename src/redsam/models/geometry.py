@@ -89,7 +89,7 @@ class Frame:
         as half a small encoder.
         """
         if low_res.requires_grad and max(low_res.shape[-2:]) <= SMALL:
-            rows, columns = self._weights((int(low_res.shape[-2]), int(low_res.shape[-1])))
+            rows, columns = _weights(self, (int(low_res.shape[-2]), int(low_res.shape[-1])))
             return rows.to(low_res) @ low_res @ columns.to(low_res)
         out = low_res
         if self.kind == "pad":  # to model pixels, cut the padding off, then to original pixels
@@ -98,13 +98,14 @@ class Frame:
             out = out[..., :height, :width]
         return F.interpolate(out, (self.height, self.width), mode="bilinear", align_corners=False)
 
-    @lru_cache(maxsize=64)
-    def _weights(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """float32 Hxh and wxW whose products with hxw logits on the left and on the right are what `logits` does."""
-        made = []
-        for n, side, out in zip(size, self.content, (self.height, self.width), strict=True):
-            line = torch.eye(n)[None]  # in float32, so that the weights are the official ones
-            if self.kind == "pad":
-                line = F.interpolate(line, self.side, mode="linear", align_corners=False)[..., :side]
-            made.append(F.interpolate(line, out, mode="linear", align_corners=False)[0])
-        return made[0].T.contiguous(), made[1]
+
+@lru_cache(maxsize=64)
+def _weights(frame: Frame, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """float32 Hxh and wxW whose products with hxw logits, from the left and from the right, are `Frame.logits`."""
+    made = []
+    for n, side, out in zip(size, frame.content, (frame.height, frame.width), strict=True):
+        line = torch.eye(n)[None]  # in float32, so that the weights are the official ones
+        if frame.kind == "pad":
+            line = F.interpolate(line, frame.side, mode="linear", align_corners=False)[..., :side]
+        made.append(F.interpolate(line, out, mode="linear", align_corners=False)[0])
+    return made[0].T.contiguous(), made[1]
