@@ -3,7 +3,7 @@
 
 from redsam.bench.audit import audit
 from redsam.bench.matrix import Entry, Matrix, matrix
-from redsam.bench.presets import PRESETS, Preset, Trial, preset
+from redsam.bench.presets import PRESETS, Change, Preset, Trial, preset
 from redsam.bench.progress import Progress, Silent
 from redsam.bench.spec import Cell
 from redsam.bench.store import RunStore, read_records
@@ -12,6 +12,7 @@ from redsam.bench.summary import Summary, summarise
 __all__ = [
     "PRESETS",
     "Cell",
+    "Change",
     "Entry",
     "Matrix",
     "Preset",

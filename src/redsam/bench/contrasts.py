@@ -19,8 +19,8 @@ MEASURES = ("miou_adv", "delta", "asr50", "asr10")
 def contrasts(tables: Sequence[Table]) -> list[JsonDict]:
     """Every pair of prompt kinds under the same model, probe, threat and data, over the images measured in both.
 
-    Each entry: name, model, attack, threat, eps, reference, measure, value with its interval lo..hi, n_images, and the
-    two cells. The images are drawn together for both, so what is common to an image cancels.
+    Each entry: name, model, attack, threat, eps, severity, reference, measure, value with its interval lo..hi,
+    n_images, and the two cells. The images are drawn together for both, so what is common to an image cancels.
     """
     groups: dict[str, list[Table]] = {}
     for one in tables:
@@ -62,7 +62,8 @@ def _pair(first: str, a: Table, second: str, b: Table) -> Iterator[JsonDict]:
                 "attack": cell.probe["name"],
                 "source": cell.probe["source"]["name"] if cell.replay else None,
                 "threat": cell.threat,
-                "eps": cell.threat["eps"] if cell.threat else 0.0,
+                "eps": cell.eps,
+                "severity": cell.severity,
                 "data": cell.data["name"],
                 "reference": reference,
                 "measure": measure,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +60,20 @@ def joined(parts: Sequence[Answer]) -> Answer:
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moved:
+    """Where pixels moved, what they are compared with moved, too: masks bool KxHxW of the K prompts that stayed.
+
+    kept: their indices among the sample's prompts. gone: index of every other prompt, and why. clean: the clean
+    prediction. truth: ground truth, None without annotation.
+    """
+
+    kept: tuple[int, ...]
+    gone: Mapping[int, str]
+    clean: Tensor
+    truth: Tensor | None
+
+
 def answer(sample: Sample, found: Masks) -> Answer:
     """Measure one prediction of a sample's prompts against its ground truth."""
     masks = found.masks.cpu()
@@ -77,6 +91,12 @@ def answer(sample: Sample, found: Masks) -> Answer:
     )
 
 
+def nothing(sample: Sample) -> Answer:
+    """The answer to no prompts."""
+    none = None if sample.masks is None else ()
+    return Answer(size=sample.size, codes=(), predicted=(), iou=none, boundary_iou=none)
+
+
 def record(
     cell: Cell,
     sample: Sample,
@@ -84,14 +104,18 @@ def record(
     adv: Answer | None = None,
     *,
     tested: Sequence[Prompt] | None = None,
+    moved: Moved | None = None,
     extra: JsonDict | None = None,
 ) -> JsonDict:
     """The record of a measured image. adv: None in a clean cell. tested: the prompts it was asked with, where they may
-    differ from the sample's. extra: what is known of the adversarial image (see shots.py), and where files lie."""
+    differ from the sample's. moved: where a corruption moved pixels; adv and tested are of the prompts that stayed.
+    extra: what is known of the adversarial image (see shots.py), and where files lie."""
     out = blank(cell, sample.id, "ok", None)
     out["height"], out["width"] = sample.size
     out |= {"linf": 0.0, "l2": 0.0, "l0": 0, "ssim": 1.0}
-    out["prompts"] = _prompts(sample, clean, adv, sample.prompts if tested is None else tested)
+    out["prompts"] = _prompts(sample, clean, adv, sample.prompts if tested is None else tested, moved)
+    if moved is not None and not moved.kept:
+        out |= {"status": "skipped", "reason": "every prompt left the image"}
     return out | (extra or {})
 
 
@@ -102,45 +126,64 @@ def blank(cell: Cell, sample: str, status: str, reason: str | None) -> JsonDict:
     return empty | dict.fromkeys((*names, "loss_last", "flag", "image", "clean_image")) | {"prompts": []}
 
 
-def _prompts(sample: Sample, clean: Answer, adv: Answer | None, tested: Sequence[Prompt]) -> list[JsonDict]:
+def _prompts(
+    sample: Sample, clean: Answer, adv: Answer | None, tested: Sequence[Prompt], moved: Moved | None
+) -> list[JsonDict]:
     """One entry for each prompt. Without an adversarial answer the clean one stands for it. `geometry` is what the
-    attacked model was asked with; where an attack moved the prompt, `geometry_given` is what the clean one was."""
-    same = [1.0] * len(sample.prompts)
+    attacked model was asked with; where that is not what the clean one was, `geometry_given` is.
+
+    Where pixels moved, `rle_clean` and `rle_gt` lie on the clean image, `rle_clean_moved` and `rle_gt_moved` on the
+    other one; a prompt that left the image says so in `gone` and has no number there.
+    """
+    places: list[int | None] = list(range(len(sample.prompts)))
+    if moved is not None:
+        places = [moved.kept.index(i) if i in moved.kept else None for i in places]
+    same = (1.0,) * len(sample.prompts)
     overlap, bands = same, same
     if adv is not None:
-        before, after = clean.masks(), adv.masks()
+        before, after = clean.masks() if moved is None else moved.clean, adv.masks()
         width = boundary_width(*sample.size)
-        overlap = list(_numbers(iou(before, after)))
-        bands = list(_numbers(iou(boundary(before, width=width), boundary(after, width=width))))
+        overlap = _numbers(iou(before, after))
+        bands = _numbers(iou(boundary(before, width=width), boundary(after, width=width)))
     last = clean if adv is None else adv
     truth = sample.masks
     areas = area(truth).tolist() if truth is not None else [None] * len(sample.prompts)
     truth_codes: Sequence[Any] = rle.encode(truth) if truth is not None else areas
     out: list[JsonDict] = []
-    for i, prompt in enumerate(sample.prompts):
+    for i, (prompt, k) in enumerate(zip(sample.prompts, places, strict=True)):
         out.append(
             {
                 "prompt": i,
                 "kind": prompt.kind,
                 "object": sample.objects[i] if sample.objects else None,
                 "area": areas[i],
-                "geometry": tested[i].to_dict(),
+                "geometry": None if k is None else tested[k].to_dict(),
                 "iou_clean_gt": _at(clean.iou, i),
-                "iou_adv_gt": _at(last.iou, i),
-                "iou_adv_clean": overlap[i],
+                "iou_adv_gt": _at(last.iou, k),
+                "iou_adv_clean": _at(overlap, k),
                 "biou_clean_gt": _at(clean.boundary_iou, i),
-                "biou_adv_gt": _at(last.boundary_iou, i),
-                "biou_adv_clean": bands[i],
+                "biou_adv_gt": _at(last.boundary_iou, k),
+                "biou_adv_clean": _at(bands, k),
                 "pred_iou_clean": finite(clean.predicted[i]),
-                "pred_iou_adv": finite(last.predicted[i]),
+                "pred_iou_adv": None if k is None else finite(last.predicted[k]),
                 "rle_gt": truth_codes[i],
                 "rle_clean": clean.codes[i],
-                "rle_adv": None if adv is None else adv.codes[i],
+                "rle_adv": None if adv is None or k is None else adv.codes[k],
             }
         )
-        if tested[i] is not prompt:
+        if k is None or tested[k] is not prompt:
             out[-1]["geometry_given"] = prompt.to_dict()
+        if moved is not None:
+            out[-1] |= _moved(moved, i, k)
     return out
+
+
+def _moved(moved: Moved, i: int, k: int | None) -> JsonDict:
+    """What else is said of prompt i, the k-th of those that stayed."""
+    if k is None:
+        return {"gone": moved.gone[i]}
+    truth = None if moved.truth is None else rle.encode(moved.truth[k : k + 1])[0]
+    return {"rle_clean_moved": rle.encode(moved.clean[k : k + 1])[0], "rle_gt_moved": truth}
 
 
 def finite(value: float | Tensor) -> float | None:
@@ -158,5 +201,5 @@ def _numbers(values: Tensor) -> tuple[float, ...]:
     return tuple(values.detach().to("cpu", torch.float64).tolist())
 
 
-def _at(values: tuple[float, ...] | None, i: int) -> float | None:
-    return None if values is None else values[i]
+def _at(values: tuple[float, ...] | None, i: int | None) -> float | None:
+    return None if values is None or i is None else values[i]

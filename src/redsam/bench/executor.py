@@ -1,9 +1,9 @@
 """The in-process executor: runs a cell image by image, and turns whatever goes wrong with an image into a record.
 
-What is scored is the delivered PNG, read back from disk (promise 2), crafted here (craft.py) or by another cell
-(replay.py). Images of one size are attacked together, up to `batch`, and where every prompt has an image of its own
-(joint=False) up to `batch` of those; when memory runs out the batch is halved and tried again. Only three things end a
-run: storage that takes no more, a budget that was violated, and the user.
+What is scored is the delivered PNG, read back from disk (promise 2), crafted here (craft.py), by another cell
+(replay.py), or corrupted (weathered.py). Images of one size are attacked together, up to `batch`, and where every
+prompt has an image of its own (joint=False) up to `batch` of those; when memory runs out the batch is halved and tried
+again. Only three things end a run: storage that takes no more, a budget that was violated, and the user.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from redsam.bench.craft import Craft
-from redsam.bench.evaluate import Answer, answer, blank, record
+from redsam.bench.evaluate import Answer, answer, blank, nothing, record
 from redsam.bench.files import StorageError
 from redsam.bench.memory import out_of_memory, peak_mb, release, reset_peak
 from redsam.bench.objects import Sampler
@@ -26,6 +26,7 @@ from redsam.bench.replay import Replay, SourceMissing
 from redsam.bench.shots import Shot, Supply, attacked_record, jobs_of
 from redsam.bench.spec import Cell, JsonDict, canonical
 from redsam.bench.store import CellStore, RunStore
+from redsam.bench.weathered import Weathered
 from redsam.data import Dataset
 from redsam.errors import BudgetViolation
 from redsam.models.base import Segmenter
@@ -110,6 +111,8 @@ class _Work:
             self.supply = None
         elif self.cell.replay:
             self.supply = Replay.of(self.cell, self.run.store.root)
+        elif self.cell.natural:
+            self.supply = Weathered.of(self.cell, self.run.store.root)
         else:
             self.supply = Craft.of(self.cell, self.store, self.run.segmenter)
 
@@ -183,7 +186,7 @@ class _Work:
         size = len(group) if self.cell.joint else self.batch
         for start in range(0, len(jobs), size):
             some = supply(jobs[start : start + size])
-            answers += predict(self.run.segmenter, self.cell, [shot.sample for shot in some])
+            answers += self._ask(some)
             shots += some
         out, first = [], 0
         for sample, (clean, path), mine in zip(group, known, owned, strict=True):
@@ -191,6 +194,12 @@ class _Work:
             out.append(attacked_record(self.cell, sample, clean, path, shots[these], answers[these]))
             first += len(mine)
         return out
+
+    def _ask(self, shots: Sequence[Shot]) -> list[Answer]:
+        """The model's answers; none to an image that all prompts left."""
+        asked = [shot.sample for shot in shots]
+        found = iter(predict(self.run.segmenter, self.cell, some) if (some := [s for s in asked if s.prompts]) else ())
+        return [next(found) if s.prompts else nothing(s) for s in asked]
 
     def _load(self, index: int) -> Sample | None:
         name = self.run.dataset.ids[index]

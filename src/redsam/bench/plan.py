@@ -9,8 +9,9 @@ from typing import Any
 
 from redsam import registry
 from redsam.attacks.base import Attack
-from redsam.bench.presets import Preset, Trial
+from redsam.bench.presets import Change, Preset, Trial
 from redsam.bench.spec import SCHEMA, Cell, JsonDict, canonical, digest
+from redsam.corruptions import Corruption
 from redsam.data import Dataset, Protocol
 from redsam.errors import InputError
 from redsam.models.base import Segmenter
@@ -56,14 +57,16 @@ def make_plan(
     if not preset.protocols:
         raise InputError(f"Preset '{preset.name}' has no prompt protocol.", hint="Type: redsam list protocols")
     data = slice_of(dataset)
-    probes = [(CLEAN, None), *(pair for trial in preset.trials for pair in probes_of(trial, select))]
+    probes: list[tuple[Mapping[str, Any], JsonDict | None]] = [(CLEAN, None)]
+    probes += [pair for trial in preset.trials for pair in probes_of(trial, select)]
+    probes += [(probe, None) for change in preset.changes for probe in changes_of(change)]
     protocols = [protocol_spec(name, args) for name, args in preset.protocols]
     rest: dict[str, Any] = {"objects": objects, "select": select, "seed": seed}
     seen: set[str] = set()
     by_model = []
     for model in map(describe, segmenters):
         cells = [
-            # Nothing is attacked in a clean cell: it is the same one whether prompts are attacked together or apart.
+            # Without a threat nothing is attacked: the cell is the same whether prompts are attacked together or apart.
             Cell(model=model, probe=probe, threat=threat, data=data, protocol=protocol,
                  joint=preset.joint or threat is None, **rest)
             for protocol in protocols
@@ -93,6 +96,12 @@ def attack_of(cell: Cell) -> Attack:
     return attack
 
 
+def corruption_of(cell: Cell) -> Corruption:
+    """The corruption a corruption cell asks for."""
+    corruption: Corruption = registry.create("corruption", cell.probe["name"], **cell.probe["args"])
+    return corruption
+
+
 def threat_of(cell: Cell) -> Threat:
     """The threat an attack cell asks for."""
     if cell.threat is None:
@@ -108,7 +117,8 @@ def protocol_of(cell: Cell) -> Protocol:
 
 def label(cell: Cell) -> str:
     """A cell in a few words: `lab-b, point: pgd linf 8/255`; a replay adds `from lab-l (box)`."""
-    probe = "clean" if cell.clean else f"{cell.probe['name']} {threat_of(cell).label}"
+    how = "" if cell.clean else f"severity {cell.severity}" if cell.natural else threat_of(cell).label
+    probe = f"{cell.probe['name']} {how}" if how else "clean"
     origin = f" from {cell.probe['source']['name']} ({cell.probe['protocol']['name']})" if cell.replay else ""
     return f"{cell.model['name']}, {cell.protocol['name']}: {probe}{origin}"
 
@@ -136,6 +146,21 @@ def probes_of(trial: Trial, select: Select) -> list[tuple[JsonDict, JsonDict]]:
             )
         out.append((json.loads(canonical(probe)), threat.to_dict()))
     return out
+
+
+def changes_of(change: Change) -> list[JsonDict]:
+    """The probes of a corruption, one for each severity, options filled in. Raises UnknownName or InputError."""
+    if not change.severities:
+        raise InputError(f"Corruption '{change.corruption}' came without a severity.", hint="Give it 1 to 5.")
+    if "severity" in change.args:
+        raise InputError("A severity stands among the options.", hint="Give it in `severities`.")
+    needs = registry.get("corruption", change.corruption).meta.get("needs", ())
+    if needs and not any(change.args.get(name) for name in needs):
+        raise InputError(
+            f"Corruption '{change.corruption}' needs {' or '.join(needs)}.", hint=f"Give it in `args`: {needs[0]}=FILE"
+        )
+    made = [registry.create("corruption", change.corruption, **change.args, severity=s) for s in change.severities]
+    return [json.loads(canonical({"kind": "corruption", **registry.spec_of(one)})) for one in made]
 
 
 def protocol_spec(name: str, args: Mapping[str, Any]) -> JsonDict:

@@ -24,14 +24,27 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """One corruption with its options, asked once for each severity and each of the preset's protocols.
+    label: what tables call it, the corruption's name unless given; no part of a cell's identity."""
+
+    corruption: str
+    args: Options = field(default_factory=dict)
+    severities: tuple[int, ...] = (1, 3, 5)
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preset:
     """protocols: (name, options) pairs; each also gets a clean cell. limit: at most so many images, None for all.
-    joint: one adversarial image for all prompts of an image; False attacks every prompt alone, with its own image."""
+    joint: one adversarial image for all prompts of an image; False attacks every prompt alone, with its own image.
+    changes: corruptions, always one image for all prompts."""
 
     name: str
     summary: str
     protocols: tuple[Asked, ...]
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...] = ()
+    changes: tuple[Change, ...] = ()
     limit: int | None = None
     joint: bool = True
 
@@ -88,7 +101,21 @@ TEXT = Preset(
     limit=6,
 )
 
-PRESETS: Mapping[str, Preset] = {p.name: p for p in (QUICK, STANDARD, FULL, TEXT)}
+# The seven conditions of Red-Teaming SAM (Jankowski et al. 2024) and the weather it leaves out; at the middle severity,
+# three of them at the ends, too, so that a reader sees whether more is worse.
+CONDITIONS = ("overcast+drops", "night", "night+drops", "snow", "snow+drops", "wet", "wet+drops", "rain", "fog", "haze")
+GRADED = ("night+drops", "rain", "fog")
+
+WEATHER = Preset(
+    name="weather",
+    summary="night, snow, wet road, rain, fog, haze, drops on the lens at severity 3, three of these at 1 and 5, too; "
+    "point and box prompts on up to 5 objects, 6 images",
+    protocols=QUICK.protocols,
+    changes=tuple(Change(corruption=n, severities=(1, 3, 5) if n in GRADED else (3,)) for n in CONDITIONS),
+    limit=6,
+)
+
+PRESETS: Mapping[str, Preset] = {p.name: p for p in (QUICK, STANDARD, FULL, TEXT, WEATHER)}
 
 
 def preset(name: str) -> Preset:

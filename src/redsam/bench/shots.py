@@ -1,4 +1,4 @@
-"""One adversarial image and what it is for: the step between crafting (or replaying) an image and its record."""
+"""One changed image and what it is for: the step between crafting (replaying, corrupting) an image and its record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from redsam.attacks.loop import NON_FINITE
-from redsam.bench.evaluate import Answer, finite, joined, record
+from redsam.bench.evaluate import Answer, Moved, finite, joined, record
 from redsam.bench.spec import Cell, JsonDict
 from redsam.metrics import psnr, ssim
 from redsam.prompts import Prompt
@@ -36,6 +36,7 @@ class Shot:
 
     image: float32 3xHxW. path: the file as the record names it. budget: measured on the file. prompts: what the model
     is asked with, moved where the attack moved them. notes: further fields of the record (steps, flag, queries, ...).
+    moved: where a corruption moved the pixels; `prompts` are then those that stayed.
     """
 
     job: Job
@@ -44,11 +45,16 @@ class Shot:
     budget: Budget
     prompts: tuple[Prompt, ...]
     notes: JsonDict
+    moved: Moved | None = None
 
     @property
     def sample(self) -> Sample:
         """What the model is asked."""
-        return replace(self.job.sample, image=self.image, prompts=self.prompts)
+        asked = self.job.sample
+        if self.moved is None:
+            return replace(asked, image=self.image, prompts=self.prompts)
+        objects = tuple(asked.objects[i] for i in self.moved.kept) if asked.objects else ()
+        return replace(asked, image=self.image, prompts=self.prompts, masks=self.moved.truth, objects=objects)
 
     def measured(self) -> JsonDict:
         """Budget, quality, file and notes as fields of a record; `shift` only where prompts moved."""
@@ -59,7 +65,7 @@ class Shot:
 
 
 class Supply(Protocol):
-    """Where adversarial images come from: an attack, or the files that one left."""
+    """Where changed images come from: an attack, the files that one left, a corruption."""
 
     def __call__(self, jobs: Sequence[Job]) -> list[Shot]: ...
 
@@ -89,11 +95,14 @@ def attacked_record(
     each = [shot.measured() for shot in shots]
     extra = each[0] if cell.joint else _together(each)
     tested = [p for shot in shots for p in shot.prompts]
-    out = record(cell, sample, clean, joined(answers), tested=tested, extra={"clean_image": clean_path} | extra)
+    moved = shots[0].moved if cell.joint else None
+    out = record(
+        cell, sample, clean, joined(answers), tested=tested, moved=moved, extra={"clean_image": clean_path} | extra
+    )
     if not cell.joint:
         for entry, own in zip(out["prompts"], each, strict=True):
             entry |= own
-    if NON_FINITE in (out["flag"] or ""):  # the attack could not look for a better image: no measure of the model
+    if NON_FINITE in (out.get("flag") or ""):  # the attack could not look for a better image: no measure of the model
         out |= {"status": "failed", "reason": out["flag"]}
     return out
 

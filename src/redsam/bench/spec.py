@@ -33,10 +33,10 @@ def digest(value: Any) -> str:
 class Cell:
     """One model x defense x probe x threat x data slice x protocol x seed: the unit of work and of resume.
 
-    model: name, family, fingerprint. probe: kind ("none" is the clean measurement, "attack", or "replay": the stored
-    images of another attack cell are shown to this model), name and args; a replay also has the cell it replays (`of`),
-    that cell's model (`source`) and its protocol. threat: `Threat.to_dict()`, None when clean. data: name, fingerprint,
-    ids_hash of the slice. protocol: name and args.
+    model: name, family, fingerprint. probe: kind ("none" is the clean measurement, "attack", "corruption", or "replay":
+    the stored images of another attack cell are shown to this model), name and args; a replay also has the cell it
+    replays (`of`), that cell's model (`source`) and its protocol. threat: `Threat.to_dict()`, None when nobody attacks.
+    data: name, fingerprint, ids_hash of the slice. protocol: name and args.
     objects: what is prompted, "annotated" masks or the model's "automatic" ones.
     select: which of several masks is the answer. joint: all prompts of an image are attacked by one adversarial image;
     False gives every prompt an adversarial image of its own.
@@ -86,3 +86,18 @@ class Cell:
     def replay(self) -> bool:
         """Whether the images come from another attack cell."""
         return bool(self.probe["kind"] == "replay")
+
+    @property
+    def natural(self) -> bool:
+        """Whether the image is corrupted (weather, a lens, a style): it has a severity, and no threat."""
+        return bool(self.probe["kind"] == "corruption")
+
+    @property
+    def severity(self) -> int | None:
+        """1 to 5 of a corruption, None of anything else."""
+        return int(self.probe["args"]["severity"]) if self.natural else None
+
+    @property
+    def eps(self) -> float | None:
+        """The threat's; 0 when clean, None where there is no budget."""
+        return float(self.threat["eps"]) if self.threat else None if self.natural else 0.0

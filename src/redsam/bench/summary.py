@@ -25,9 +25,11 @@ ALL_KINDS = "all"
 class Summary:
     """What an audit found.
 
-    cells: one row for each cell, prompt kind and reference. source: the model that the images were crafted on, None for
-    the row's own; attacker_protocol: the prompts they were crafted with; sd_clean, sd_adv: standard deviation of the
-    IoU over prompts. contrasts: paired differences between cells. failures:
+    cells: one row for each cell, prompt kind and reference. probe: what was done, "none", "attack", "replay" or
+    "corruption"; attack: its name. severity: of a corruption, else None; eps: None for a corruption, which has no
+    budget. n_gone: prompts that left their image and are in no mean. source: the model that the images were crafted
+    on, None for the row's own; attacker_protocol: the prompts they were crafted with; sd_clean, sd_adv: standard
+    deviation of the IoU over prompts. contrasts: paired differences between cells. failures:
     every image that was not measured, with the reason. unfinished: ids of cells that still have images to do.
     """
 
@@ -107,12 +109,14 @@ def _row(store: CellStore, data: Table, kind: str | None, reference: str) -> Jso
     row: JsonDict = {
         "cell": cell.id,
         "model": cell.model["name"],
+        "probe": cell.probe["kind"],
         "attack": cell.probe["name"],
         "args": cell.probe["args"],
         "source": cell.probe["source"]["name"] if cell.replay else None,
         "attacker_protocol": _attacker(cell),
         "threat": cell.threat,
-        "eps": cell.threat["eps"] if cell.threat else 0.0,
+        "eps": cell.eps,
+        "severity": cell.severity,
         "data": cell.data["name"],
         "protocol": cell.protocol["name"],
         "prompt_kind": kind,
@@ -122,6 +126,7 @@ def _row(store: CellStore, data: Table, kind: str | None, reference: str) -> Jso
         "n_images": len(set(data.owner.tolist())),
         "n_failed": data.failed,
         "n_skipped": data.skipped,
+        "n_gone": sum(kind in (ALL_KINDS, one) for one in data.gone),
     }
     numbers: dict[str, tuple[NDArray[Any], Array | None]] = {
         "miou_clean": (clean, None),
@@ -143,8 +148,8 @@ def _row(store: CellStore, data: Table, kind: str | None, reference: str) -> Jso
 
 
 def _attacker(cell: Cell) -> str | None:
-    """Name of the protocol that the images were crafted with; None when clean."""
-    protocol = cell.probe["protocol"] if cell.replay else None if cell.clean else cell.protocol
+    """Name of the protocol that the images were crafted with; None when no prompt had a part in them."""
+    protocol = cell.probe["protocol"] if cell.replay else None if cell.threat is None else cell.protocol
     return protocol["name"] if protocol else None
 
 

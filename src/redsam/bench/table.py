@@ -22,7 +22,8 @@ class Table:
 
     samples: names of the measured images. owner: for each prompt the index of its image in them. kinds: its prompt
     kind. columns: its numbers, NaN where not measured. images: the records of the measured images. failures: one entry
-    for each image that was not measured; failed and skipped count them.
+    for each image that was not measured; failed and skipped count them. gone: kinds of the prompts that left their
+    (measured) image when a corruption moved its pixels.
     """
 
     cell: Cell
@@ -34,6 +35,7 @@ class Table:
     failures: tuple[JsonDict, ...]
     failed: int
     skipped: int
+    gone: tuple[str, ...] = ()
 
     def where(self, keep: NDArray[np.bool_]) -> Table:
         """Only these prompts; the images stay, so that resamples of all kinds draw from the same images."""
@@ -88,7 +90,7 @@ COLUMNS = tuple(f"{m}_{pair}" for m in ("iou", "biou") for pair in ("clean_gt", 
 def table(cell: Cell, records: Sequence[JsonDict]) -> Table:
     """Records of one cell, one for each sample, to columns."""
     good = [r for r in records if r["status"] == "ok"]
-    prompts: list[tuple[int, Any]] = [(i, p) for i, r in enumerate(good) for p in r["prompts"]]
+    prompts: list[tuple[int, Any]] = [(i, p) for i, r in enumerate(good) for p in r["prompts"] if not p.get("gone")]
     return Table(
         cell=cell,
         samples=tuple(r["sample"] for r in good),
@@ -104,6 +106,7 @@ def table(cell: Cell, records: Sequence[JsonDict]) -> Table:
         ),
         failed=sum(r["status"] == "failed" for r in records),
         skipped=sum(r["status"] == "skipped" for r in records),
+        gone=tuple(p["kind"] for r in good for p in r["prompts"] if p.get("gone")),
     )
 
 

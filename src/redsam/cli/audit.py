@@ -24,7 +24,7 @@ def command(
         typer.Option("--data", "-d", metavar="DIR", help="Photographs with masks; default: bundled ones."),
     ] = None,
     reader: Annotated[str | None, typer.Option(help="How to read --data; default: found by itself.")] = None,
-    preset: Annotated[str, typer.Option("--preset", "-p", help="quick, standard, full or text.")] = "quick",
+    preset: Annotated[str, typer.Option("--preset", "-p", help="quick, standard, full, text or weather.")] = "quick",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many images, evenly spaced.")] = None,
     folder: Annotated[Path, options.out_option("Where report and records go; the same again goes on.")] = Path(
         "redsam-audit"

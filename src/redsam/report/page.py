@@ -98,7 +98,7 @@ def _counts(run: Run) -> dict[str, int]:
 
 def _tables(rows: Sequence[Row]) -> list[Table]:
     references = sorted({r.reference for r in rows}, key=lambda name: name != GROUND_TRUTH)
-    order = sorted(rows, key=lambda r: (r.model, r.prompt, r.attacked, r.attack, r.norm, r.eps or 0))
+    order = sorted(rows, key=lambda r: (r.model, r.prompt, r.attacked, r.attack, r.norm, r.eps or 0, r.severity or 0))
     return [Table(reference=name, rows=tuple(r for r in order if r.reference == name)) for name in references]
 
 

@@ -94,7 +94,10 @@ def _spoken(curve: Curve) -> str:
 def contrast_sections(run: Run, judged: Sequence[Verdict]) -> list[Section]:
     """Paired differences with a zero line: one section a pair of prompt kinds, what is left and what was lost."""
     reference = next((v.headline[0].reference for v in judged if v.headline), GROUND_TRUTH)
-    label = {r.cell: r.label if r.attacked else "clean" for r in run.rows}
+    label = {
+        r.cell: "clean" if not r.attacked else r.label if r.severity is None else f"{r.label} {r.severity}"
+        for r in run.rows
+    }
     groups: dict[tuple[str, str], dict[str, list[Difference]]] = {}
     for c in sorted(
         run.contrasts, key=lambda c: (str(c.get("model")), number(c.get("eps")) or 0, str(c.get("attack")))

@@ -38,7 +38,7 @@ class Row:
 
     label: the attack as the page calls it, told apart by its steps and objective (`pgd-40 feature-cosine`) and by where
     its images were made, when that was elsewhere (`pgd-40 from lab-b, box`).
-    delta: the loss, clean minus attacked, paired.
+    severity: of a corruption, 1 to 5; it has no budget. delta: the loss, clean minus attacked, paired.
     """
 
     cell: str
@@ -61,6 +61,7 @@ class Row:
     psnr: float | None
     linf_max: float | None
     raw: Mapping[str, Any]
+    severity: int | None = None
 
     @property
     def attacked(self) -> bool:
@@ -69,7 +70,9 @@ class Row:
 
     @property
     def budget(self) -> str:
-        """The threat as people write it: 8/255, l2 0.5, 100 px."""
+        """The threat as people write it: 8/255, l2 0.5, 100 px; of a corruption its severity."""
+        if self.severity is not None:
+            return f"severity {self.severity}"
         return budget_text(self.norm, self.eps)
 
 
@@ -192,6 +195,7 @@ def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> Row
         psnr=number(line.get("psnr")),
         linf_max=number(line.get("linf_max")),
         raw=line,
+        severity=None if (severity := number(line.get("severity"))) is None else int(severity),
     )
 
 

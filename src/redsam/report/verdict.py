@@ -9,7 +9,8 @@ The rules, in the order they are asked:
    half of the clean mIoU is lost, holds when it stays below MARGIN, damaged when it stays above zero, undecided
    otherwise, which is where the interval straddles.
 The row that speaks is the strongest attack at 8/255 (the budget most papers print; else the largest budget measured),
-on the prompt kind that loses the larger share. "Holds" is only ever said of what was tried.
+on the prompt kind that loses the larger share. Where nothing was attacked, the corruption that costs most at severity 3
+(else at the largest one measured) speaks. "Holds" is only ever said of what was tried.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ Kind = Literal["empty", "weak", "few", "breaks", "hurt", "holds", "undecided"]
 
 BARS = {"point": 0.34, "box": 0.64}  # mIoU on clean images below which a model is not one to draw conclusions from
 PUBLISHED_EPS = 8 / 255
+USUAL_SEVERITY = 3  # the middle of 1 to 5
 MIXED = "all"  # the prompt kind of a row over several kinds
 MIN_IMAGES = 5
 ROUGH_IMAGES = 20  # below this a percentile bootstrap over images is itself rough: said, not decided on
@@ -89,11 +91,13 @@ def verdict(rows: Sequence[Row], model: str) -> Verdict:
 
 
 def headline_rows(rows: Sequence[Row]) -> list[Row]:
-    """Strongest attack at the headline budget for each prompt kind, the one that loses the largest share first.
+    """Strongest attack at the headline budget for each prompt kind, the one that loses the largest share first; of
+    corruptions, where there is no attack, at the headline severity.
 
     Rows against ground truth speak when there are any; otherwise rows against the clean prediction do.
     """
-    scored = [r for r in rows if r.attacked and r.eps and r.prompt != MIXED and r.adv.value is not None]
+    known = [r for r in rows if r.attacked and r.prompt != MIXED and r.adv.value is not None]
+    scored = [r for r in known if r.eps] or _usual([r for r in known if r.severity is not None])
     truth = [r for r in scored if r.reference == GROUND_TRUTH]
     scored = truth or scored
     if not scored:
@@ -105,10 +109,17 @@ def headline_rows(rows: Sequence[Row]) -> list[Row]:
         at8 = [r for r in scored if r.norm == norm and r.eps == top]
     best: dict[str, Row] = {}
     for row in at8:
-        known = best.get(row.prompt)
-        if known is None or _value(row.adv) < _value(known.adv):
+        other = best.get(row.prompt)
+        if other is None or _value(row.adv) < _value(other.adv):
             best[row.prompt] = row
     return sorted(best.values(), key=lambda r: (_value(r.adv) + 1e-9) / (_value(r.clean) + 1e-9))
+
+
+def _usual(rows: Sequence[Row]) -> list[Row]:
+    """The corruptions at the headline severity."""
+    levels = {r.severity for r in rows if r.severity is not None}
+    level = USUAL_SEVERITY if USUAL_SEVERITY in levels else max(levels, default=None)
+    return [r for r in rows if r.severity == level]
 
 
 def clean_rows(rows: Iterable[Row]) -> list[Row]:
@@ -182,10 +193,12 @@ def _value(n: Number) -> float:
 def _notes(rows: Sequence[Row], headline: Sequence[Row], weak: Sequence[Row]) -> Iterable[str]:
     worst = headline[0]
     if weak:
-        yield f"What the attack did to it all the same: {change_text(worst)} ({n_text(worst)})."
+        who = "attack" if worst.severity is None else "corruption"
+        yield f"What the {who} did to it all the same: {change_text(worst)} ({n_text(worst)})."
     for other in headline[1:]:
         same = (other.label, other.budget) == (worst.label, worst.budget)
-        how = "the same attack" if same else f"{other.label} at {other.budget}"
+        who = "attack" if other.severity is None else "corruption"
+        how = f"the same {who}" if same else f"{other.label} at {other.budget}"
         yield f"With {plural(other.prompt)}, {how}: {span(other.clean)} to {span(other.adv)} ({n_text(other)})."
     for row in clean_rows(rows):
         bar = BARS.get(row.prompt)
@@ -193,6 +206,8 @@ def _notes(rows: Sequence[Row], headline: Sequence[Row], weak: Sequence[Row]) ->
             yield f"With {plural(row.prompt)} the clean interval {span(row.clean)} reaches below the bar of {bar:.2f}."
     if worst.reference != GROUND_TRUTH:
         yield "There is no ground truth: whether the clean model is any good could not be measured."
+    if worst.raw.get("n_gone"):
+        yield f"{worst.raw['n_gone']} prompts left their image with the pixels and are in no mean."
     if worst.n_failed:
         yield f"{worst.n_failed} of {worst.n_failed + worst.n_images} images failed and are in no mean."
     if worst.n_images < ROUGH_IMAGES:

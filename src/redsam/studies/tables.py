@@ -76,8 +76,10 @@ def measured(row: JsonDict, **keys: Any) -> JsonDict:
     return out | {"sd": row["sd_adv"], "eps": _levels(row["eps"])}
 
 
-def _levels(eps: float) -> float:
-    """In grey levels, without the noise of a division by 255; whole where it is."""
+def _levels(eps: float | None) -> float | None:
+    """In grey levels, without the noise of a division by 255; whole where it is; None without a budget."""
+    if eps is None:
+        return None
     levels = round(eps * 255, 6)
     return int(levels) if levels == int(levels) else levels
 
