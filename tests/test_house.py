@@ -24,6 +24,7 @@ FORBIDDEN = {
     "data": ("models", "attacks", "bench", "report", "studies"),
     "attacks": ("data", "bench", "report", "studies"),
     "corruptions": ("attacks", "bench", "report", "studies"),
+    "defenses": ("attacks", "data", "bench", "report", "studies", "tuning", "backdoor"),
     "privacy": ("models", "attacks", "report", "studies"),
     "bench": ("report", "studies"),
     "report": ("models", "attacks", "data", "bench", "studies"),
