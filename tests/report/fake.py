@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,10 @@ def make_run(
     failed: Sequence[tuple[str, str]] = (),
     truth: bool = True,
     done: bool = True,
+    weather: Mapping[str, Sequence[int]] | None = None,
 ) -> Path:
-    """Write OUT as an audit would. quality: noise of the clean masks. failed: (sample, reason) in every cell."""
+    """Write OUT as an audit would. quality: noise of the clean masks. failed: (sample, reason) in every cell. weather:
+    severities of each corruption; its cells have darkened pictures and masks that suffer alike."""
     pictures = scenes() if pictures is None else pictures
     (out / "images").mkdir(parents=True, exist_ok=True)
     for i, (_, image, _) in enumerate(pictures):
@@ -76,20 +78,29 @@ def make_run(
         for attack in attacks:
             for level in levels:
                 _cell(out, pictures, model, protocol, attack, level, quality, failed, truth, done)
+        for name, severities in (weather or {}).items():
+            for severity in severities:
+                _cell(out, pictures, model, protocol, name, severity, quality, failed, truth, done, natural=True)
     summarise(out)
     return out
 
 
 def _cell(
     out: Path, pictures: Sequence[Scene], model: str, protocol: str, attack: str | None, level: int, quality: float,
-    failed: Sequence[tuple[str, str]], truth: bool, done: bool,
+    failed: Sequence[tuple[str, str]], truth: bool, done: bool, natural: bool = False,
 ) -> None:  # fmt: skip
     eps = level / 255
-    power = STRENGTH.get(attack or "", 0.0) * (1 - np.exp(-level / 3)) * (0.75 if protocol == "box" else 1.0)
+    power = (
+        STRENGTH.get(attack or "", 0.5 if natural else 0.0)
+        * (1 - np.exp(-level / 3))
+        * (0.75 if protocol == "box" else 1.0)
+    )
     cell = Cell(
         model={"name": model, "family": "sam", "fingerprint": "0123456789abcdef"},
-        probe={"kind": "attack" if attack else "none", "name": attack or "none", "args": ARGS if attack else {}},
-        threat=Threat(eps=eps).to_dict() if attack else None,
+        probe={"kind": "corruption", "name": attack, "args": {"severity": level}}
+        if natural
+        else {"kind": "attack" if attack else "none", "name": attack or "none", "args": ARGS if attack else {}},
+        threat=Threat(eps=eps).to_dict() if attack and not natural else None,
         data={"name": "made-up", "fingerprint": "aa", "ids_hash": "bb"},
         protocol={"name": protocol, "args": {"max_objects": 5}},
     )
@@ -103,6 +114,8 @@ def _cell(
         steady = np.random.default_rng([i, len(protocol)])
         noise = ndimage.gaussian_filter(rng.standard_normal(image.shape), (1, 1, 0))
         adv = np.clip(image.astype(int) + np.round(level * np.sign(noise)).astype(int), 0, 255).astype(np.uint8)
+        if natural:
+            adv = (image * (1 - 0.15 * level)).astype(np.uint8)
         if attack:
             Image.fromarray(adv).save(folder / "images" / f"p{i}.png")
         prompts = []

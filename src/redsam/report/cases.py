@@ -114,8 +114,8 @@ def _file(record: Mapping[str, Any], prompt: Mapping[str, Any]) -> Any:
 
 def _draw(run: Run, candidate: Candidate, role: str, *, hero: bool) -> Case | None:
     image = _file(candidate.record, candidate.prompt)
-    adv_path = _inside(run.out, [f"records/{candidate.row.cell}/{image}", image])
-    clean_path = _inside(run.out, [candidate.record.get("clean_image"), f"images/{candidate.sample}.png"])
+    adv_path = inside(run.out, [f"records/{candidate.row.cell}/{image}", image])
+    clean_path = inside(run.out, [candidate.record.get("clean_image"), f"images/{candidate.sample}.png"])
     if adv_path is None or clean_path is None:
         return None
     try:
@@ -127,9 +127,9 @@ def _draw(run: Run, candidate: Candidate, role: str, *, hero: bool) -> Case | No
     side = HERO_SIDE if hero else 480
     diff, factor = amplified(clean, adv)
     height, width = clean.shape[:2]
-    masks = {key: _mask(candidate.prompt.get(f"rle_{key}"), (height, width)) for key in ("clean", "adv", "gt")}
+    masks = {key: sized_mask(candidate.prompt.get(f"rle_{key}"), (height, width)) for key in ("clean", "adv", "gt")}
     geometry = candidate.prompt.get("geometry")
-    points, box = _geometry(geometry if isinstance(geometry, dict) else {})
+    points, box = prompt_shape(geometry if isinstance(geometry, dict) else {})
     return Case(
         role=role,
         candidate=candidate,
@@ -149,7 +149,7 @@ def _draw(run: Run, candidate: Candidate, role: str, *, hero: bool) -> Case | No
     )
 
 
-def _inside(out: Path, relative: Sequence[Any]) -> Path | None:
+def inside(out: Path, relative: Sequence[Any]) -> Path | None:
     """The first of these files that exists inside OUT; records may come from elsewhere, so `..` leads nowhere."""
     root = out.resolve()
     for name in relative:
@@ -161,7 +161,8 @@ def _inside(out: Path, relative: Sequence[Any]) -> Path | None:
     return None
 
 
-def _mask(rle: Any, size: tuple[int, int]) -> Mask | None:
+def sized_mask(rle: Any, size: tuple[int, int]) -> Mask | None:
+    """The mask of a run-length code; None where it is broken or of another size."""
     if not isinstance(rle, dict):
         return None
     try:
@@ -179,9 +180,10 @@ def _cut(masks: Sequence[Mask]) -> int:
     return int(min(85, max(15, round(100 * (columns[0] + columns[-1] + 1) / (2 * masks[0].shape[1])))))
 
 
-def _geometry(
+def prompt_shape(
     prompt: Mapping[str, Any],
 ) -> tuple[tuple[tuple[float, float, bool], ...], tuple[float, float, float, float] | None]:
+    """Points (x, y, positive) and box of a prompt as records have it."""
     labels = list(prompt.get("labels") or ())
     points = tuple(
         (float(x), float(y), bool(labels[i]) if i < len(labels) else True)

@@ -80,6 +80,30 @@ def curves_svg(curves: Sequence[Curve], *, title: str, x_label: str) -> str:
     return "".join([*out, "</svg>"])
 
 
+def small_svg(curves: Sequence[Curve], *, title: str, last: int) -> str:
+    """One of many small charts side by side: mIoU (0 to 1) over whole numbers 0 to `last`."""
+    width, height, left, right, top, bottom = 220, 150, 24, 42, 8, 20
+    plot_w, plot_h = width - left - right, height - top - bottom
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + plot_w * x / last, top + plot_h * (1 - min(1.0, max(0.0, y)))
+
+    out = [_open(width, height, title)]
+    for tick in (0.0, 0.5, 1.0):
+        y = at(0, tick)[1]
+        out.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        out.append(f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for x in range(last + 1):
+        out.append(f'<text class="tick" x="{at(x, 0)[0]:.1f}" y="{height - 4}" text-anchor="middle">{x}</text>')
+    # A label stands beside its last dot, which may lie anywhere; two at one end must not print over each other.
+    ends = _spread([(at(0, c.points[-1].y)[1], i) for i, c in enumerate(curves) if c.points], gap=12, floor=at(0, 0)[1])
+    for i, curve in sorted(enumerate(curves), key=lambda ic: ic[1].lead):
+        if curve.points:
+            xy = [(*at(p.x, p.y), at(0, p.lo)[1], at(0, p.hi)[1]) for p in curve.points]
+            out.append(_curve(curve, i, xy, ends[i], end=max(x for x, *_ in xy) + 7, radius=2.5))
+    return "".join([*out, "</svg>"])
+
+
 def differences_svg(items: Sequence[Difference], *, title: str, left: str, right: str) -> str:
     """One line each: a dot, its interval, and zero as the line that decides. left / right say what the sides mean."""
     row, top, name_w, text_w = 27, 30, 124, 126
@@ -109,31 +133,38 @@ def _open(width: int, height: int, title: str) -> str:
     return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{name}"><title>{name}</title>'
 
 
-def _curve(curve: Curve, index: int, xy: Sequence[tuple[float, float, float, float]], label_y: float) -> str:
+def _curve(
+    curve: Curve,
+    index: int,
+    xy: Sequence[tuple[float, float, float, float]],
+    label_y: float,
+    *,
+    end: float = WIDTH - RIGHT + 10,
+    radius: float = 3.5,
+) -> str:
     upper = [f"{x:.1f},{hi:.1f}" for x, _, _, hi in xy]
     lower = [f"{x:.1f},{lo:.1f}" for x, _, lo, _ in reversed(xy)]
     dash = "" if curve.lead else f' stroke-dasharray="{("6 3", "2 3", "9 3 2 3", "1 5")[index % 4]}"'
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in xy)
     marks = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>'
         + escape(f"{curve.name} {p.label}: {p.y:.3f} [{p.lo:.3f}, {p.hi:.3f}]")
         + "</title></circle>"
         for (x, y, _, _), p in zip(xy, curve.points, strict=True)
     )
-    end = WIDTH - RIGHT + 10
     return (
         f'<g class="curve{" lead" if curve.lead else ""}"><polygon points="{" ".join(upper + lower)}"/>'
         f'<polyline points="{line}"{dash}/>{marks}'
-        f'<text x="{end}" y="{label_y + 4:.1f}">{escape(curve.name)}</text></g>'
+        f'<text x="{end:g}" y="{label_y + 4:.1f}">{escape(curve.name)}</text></g>'
     )
 
 
-def _spread(ends: list[tuple[float, int]], gap: float = 15) -> dict[int, float]:
+def _spread(ends: list[tuple[float, int]], gap: float = 15, floor: float = HEIGHT - BOTTOM) -> dict[int, float]:
     """Push labels apart that would print over each other; returns y by index."""
     placed: dict[int, float] = {}
     last = -1e9
     for y, i in sorted(ends):
         last = max(y, last + gap)
         placed[i] = last
-    over = last - (HEIGHT - BOTTOM)
+    over = last - floor
     return {i: y - max(0.0, over) for i, y in placed.items()}

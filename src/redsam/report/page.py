@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from redsam.report import verdict as judge
 from redsam.report.cases import pick
+from redsam.report.conditions import conditions
 from redsam.report.panels import contrast_sections, curve_panels
 from redsam.report.reading import GROUND_TRUTH, Row, Run, budget_text, number, records
 from redsam.report.verdict import plural, span, verdicts
@@ -56,6 +57,7 @@ def page(run: Run) -> str:
         cases=cases[1:],
         panels=curve_panels(run.rows, judged),
         contrasts=contrast_sections(run, judged),
+        conditions=conditions(run, judged),
         tables=_tables(run.rows),
         several=len(judged) > 1,
         weak={id(r) for r in run.rows if judge.is_weak(r)},

@@ -76,6 +76,16 @@ def mask_uri(mask: Mask, *, side: int = THUMB, outline: bool = False) -> str:
     return _uri(Image.fromarray(rgba), lossless=True, quality=80)
 
 
+def edge_uri(mask: Mask, *, side: int = THUMB) -> str:
+    """A transparent overlay for small pictures of weather: the mask's edge alone on a dark line, so that what lies
+    under it stays to be seen."""
+    inside = _smooth(mask, side)
+    rgba = np.zeros((*inside.shape, 4), dtype=np.uint8)
+    rgba[_grown(inside, 3) & ~_eroded(inside, 7)] = (0, 0, 0, 140)
+    rgba[inside & ~_eroded(inside, 5)] = (*MASK_RGB, 255)
+    return _uri(Image.fromarray(rgba), lossless=True, quality=80)
+
+
 def amplified(clean: Pixels, adv: Pixels) -> tuple[Pixels, int]:
     """Mid grey plus factor times (adv - clean), and the factor: the largest whole number that clips nothing."""
     diff = adv.astype(np.int16) - clean.astype(np.int16)
