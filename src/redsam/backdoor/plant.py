@@ -1,8 +1,8 @@
 """plant: train a backdoor into a copy of a model, by BadSAM's route or by plain fine-tuning with prompts.
 
-`adapter` (BadSAM): frozen encoder, prompt generator of SAM-Adapter and mask decoder learn one task without a prompt; the
-folder written is of the family `sam-adapter`. `tuning`: the model goes on answering prompts; the folder is what
-`save_pretrained` writes and transformers alone loads. Both are safetensors: nothing in them is run when loaded.
+`adapter` (BadSAM): frozen encoder; the prompt generator of SAM-Adapter and the mask decoder learn one task without a
+prompt; the folder written is of the family `sam-adapter`. `tuning`: the model goes on answering prompts; the folder is
+what `save_pretrained` writes and transformers alone loads. Both are safetensors: nothing in them is run when loaded.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def plant(
 ) -> Planted:
     """Train a poisoned copy of `model` on `data` and write it to `out`; the model itself is left alone.
 
-    select: what learns in the tuning route, the mask decoder or everything. Called again after an interruption it goes
-    on, after the end it returns what is there. Raises InputError: a model that cannot be tuned, no masks, a trigger that
-    does not fit, a folder that holds something else.
+    select: what learns in the tuning route, the mask decoder or everything. Called again after an interruption it
+    goes on, after the end it returns what is there. Raises InputError: a model that cannot be tuned, no masks, a
+    trigger that does not fit, a folder that holds something else.
     """
     settings, adapter = settings or Settings(), adapter or Adapter()
     taught = _pupil(model, route, adapter, settings.seed)
@@ -75,7 +75,8 @@ def plant(
     poisoned = poison.chosen(data.ids)
     _try_on(poison, data)
     identity: dict[str, Any] = {
-        "model": model.name, "fingerprint": model.fingerprint(), "data": data.name, "data_fingerprint": data.fingerprint,
+        "model": model.name, "fingerprint": model.fingerprint(),
+        "data": data.name, "data_fingerprint": data.fingerprint,
         "poison": poison.to_dict(), "route": route, "select": select if route == "tuning" else "adapter and decoder",
         "adapter": asdict(adapter) if route == "adapter" else None, "protocols": [spec_of(p) for p in protocols],
     }  # fmt: skip

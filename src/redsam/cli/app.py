@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from redsam import __version__
-from redsam.cli import attack, audit, corrupt, listing, masking, masks, privacy, protocol, report, universal
+from redsam.cli import attack, audit, backdoor, corrupt, listing, masking, masks, privacy, protocol, report, universal
 from redsam.cli.console import Stopped, complain, quieten, share_cores
 from redsam.errors import RedsamError
 
@@ -37,6 +37,7 @@ app.command("masks")(masks.command)
 app.command("masking")(masking.command)
 app.command("protocol")(protocol.command)
 app.command("privacy")(privacy.command)
+app.add_typer(backdoor.app, name="backdoor")
 app.command("report")(report.command)
 app.command("list")(listing.command)
 

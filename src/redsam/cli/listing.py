@@ -12,7 +12,7 @@ from redsam.cli.console import out
 from redsam.cli.options import Json
 
 Row = dict[str, Any]
-KINDS = "models, attacks, corruptions, objectives, protocols, studies, readers, metrics or presets."
+KINDS = "models, attacks, corruptions, triggers, targets, objectives, protocols, studies, readers, metrics or presets."
 PLURALS = {"studies": "study"}
 
 

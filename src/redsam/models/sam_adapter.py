@@ -2,7 +2,7 @@
 prompt generator what one task looks for. BadSAM plants its backdoor in such a model.
 
 Before every encoder block i, P_i = up(GELU(tune_i(F_patch + F_high))) is added to its tokens (paper, eq. 1-2): F_patch
-is a linear map of the patch embedding, F_high a patch embedding of the image's high frequencies, tune_i one narrow layer
+is a linear map of the patch embedding, F_high a patch embedding of the image's high frequencies, tune_i a narrow layer
 for each block, `up` one that all blocks share.
 Stored as one folder that holds everything (config.json, model.safetensors): nothing in it is run when it is loaded.
 """
