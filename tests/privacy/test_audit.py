@@ -54,6 +54,48 @@ def test_a_guesser_knows_nobody(people: People, toy: Callable[..., Any], tmp_pat
     assert not [r for r in found.results if r.verdict == "knows"]
 
 
+def test_everybody_is_asked_first_and_those_on_the_grid_again(
+    people: People, toy: Callable[..., Any], tmp_path: Path
+) -> None:
+    found = audit(toy(12), people, out=tmp_path, model=MODEL, plan=Plan(grids=2))
+    for record in map(json.loads, records(tmp_path)):
+        assert record["asked"][:9] == record["people"]
+        assert sorted(record["asked"]) == (list(range(52)) if record["permutation"] == 0 else sorted(record["people"]))
+    assert found.summary["queries"] == 2 * (52 + 18) and len(found.summary["decoys"]) == 40
+
+
+def test_a_detector_that_looks_once_is_asked_once_a_picture(
+    people: People, toy: Callable[..., Any], tmp_path: Path
+) -> None:
+    class Looks:
+        def __init__(self) -> None:
+            self.pictures, self.one = 0, toy(6)
+
+        def detect_all(self, image: Any, texts: Any) -> Any:
+            self.pictures += 1
+            return [self.one(image, text) for text in texts]
+
+    looks = Looks()
+    audit(looks, people, out=tmp_path / "all", model=MODEL, plan=Plan(grids=2))
+    assert looks.pictures == 6
+    audit(toy(6), people, out=tmp_path / "one", model=MODEL, plan=Plan(grids=2))
+    assert records(tmp_path / "all") == records(tmp_path / "one")
+
+
+def test_decoys_of_ones_own(people: People, toy: Callable[..., Any], tmp_path: Path) -> None:
+    own = [f"Nobody {chr(65 + i)}x" for i in range(38)]
+    asked: list[str] = []
+
+    def listening(image: Any, text: str) -> Any:
+        asked.append(text)
+        return toy(6)(image, text)
+
+    audit(listening, people, out=tmp_path, model=MODEL, plan=Plan(grids=1), decoys=own)
+    assert set(own) < set(asked)
+    with pytest.raises(InputError, match="10 invented names cannot carry an error rate of 0.05"):
+        audit(listening, people, out=tmp_path, model=MODEL, plan=Plan(grids=1), decoys=own[:10])
+
+
 def test_the_same_seed_asks_the_same(people: People, toy: Callable[..., Any], tmp_path: Path) -> None:
     for name in ("a", "b"):
         audit(toy(6), people, out=tmp_path / name, model=MODEL, plan=Plan(grids=2))
@@ -68,7 +110,7 @@ def test_another_rule_or_label_asks_nothing_again(people: People, toy: Callable[
     detector = toy(6)
     audit(detector, people, out=tmp_path, model=MODEL, plan=Plan(grids=2))
     asked = detector.calls
-    assert asked == 2 * 3 * 9
+    assert asked == 2 * ((12 + 40) + 2 * 9)
     named = audit(detector, people, out=tmp_path, model=MODEL, plan=Plan(grids=2), rule=Rule(alpha=0.5), show="names")
     assert detector.calls == asked and named.labels[0] == "Arlo Finch"
     audit(detector, people, out=tmp_path, model=MODEL | {"fingerprint": "1"}, plan=Plan(grids=2))
@@ -99,6 +141,7 @@ def test_odd_boxes_are_counted_and_never_stop_an_audit(people: People, tmp_path:
     asked = [r for r in found.results if r.grids]
     assert {r.counts.errors / (3 * r.grids) for r in asked} == {3}
     assert all(r.counts.tp + r.counts.fp == 3 * r.grids for r in asked)
+    assert not [r for r in found.results if r.verdict == "knows"]
 
 
 @pytest.mark.slow

@@ -35,22 +35,6 @@ def test_marking_all_or_nothing_says_nothing(constant: int) -> None:
     assert evidence.tile_test(np.full((50, 9), constant), np.zeros(50, dtype=np.int64)) == pytest.approx(1)
 
 
-def test_the_name_test_without_noise_within_names_is_a_prediction_interval() -> None:
-    """Many grids, so only names vary: t = (x - mean) / (s sqrt(1 + 1/J))."""
-    means, many = np.array([0.1, -0.2, 0.05, 0.3, 0.0]), np.full(5, 10**9)
-    t = (0.9 - means.mean()) / (means.std(ddof=1) * np.sqrt(1 + 1 / 5))
-    assert evidence.name_test(0.9, 10**9, means, many, 0.1) == pytest.approx(stats.t.sf(t, 4), rel=1e-5)
-    assert evidence.name_test(0.9, 10, means[:1], many[:1], 0.1) == 1
-
-
-def test_accidents_are_counted_on_other_people() -> None:
-    own = np.array([0.9, 0.8, 0.1])
-    other = np.array([0.85, 0.0, 0.0, 0.0, 0.0, 0.0])
-    # At 0.9: no accident. At 0.8: 3 * 1/6 expected among 2. At 0.1: 3 * 1/6 among 3.
-    assert evidence.accident_rate(own, other).tolist() == pytest.approx([0, 1 / 6, 1 / 6])
-    assert evidence.accident_rate(own, np.ones(6)).tolist() == [1, 1, 1]
-
-
 @pytest.mark.parametrize("kind", ["coin", "rare", "uniform", "constant"])
 def test_a_skill_at_the_margin_is_rarely_called_below_it(kind: str) -> None:
     """False alarms of `shortfall_test` at most 0.05 also where a t test's are not, in the skewed "rare" case."""

@@ -15,7 +15,7 @@ from redsam.cli.console import Stopped, err, out
 from redsam.errors import InputError
 
 if TYPE_CHECKING:
-    from redsam.privacy import Audited, Detect
+    from redsam.privacy import Audited, Detect, Detector
 
 
 def command(
@@ -29,6 +29,10 @@ def command(
     permutations: Annotated[int, typer.Option(min=1, help="Orders in which the tiles of a grid are shown.")] = 3,
     names_from: Annotated[
         Path | None, typer.Option("--names-from", metavar="FILE", help='Lines "folder<TAB>name", or JSON.')
+    ] = None,
+    decoys: Annotated[
+        Path | None,
+        typer.Option("--decoys", metavar="FILE", help="Names of nobody to ask beside, a line each; default: invented."),
     ] = None,
     show_names: Annotated[bool, typer.Option("--show-names", help="Print names; default: initials.")] = False,
     hashes: Annotated[bool, typer.Option("--hashes", help="Print salted hashes for initials.")] = False,
@@ -56,6 +60,8 @@ def command(
             f"A grid of {size} x {size} needs {size**2} people, {people} has {len(read.persons)} with two photographs.",
             hint="Add people, or type --size 2." if len(read.persons) >= 4 else "Add people.",
         )
+    beside = None if decoys is None else privacy.read_decoys(decoys, [p.name for p in read.persons])
+    privacy.allowed(privacy.DECOYS if beside is None else len(beside), alpha)
     options.folder(folder)
     with err().status(f"loading {model}"):
         segmenter = options.load_model(model, device, dtype)
@@ -68,10 +74,11 @@ def command(
             model={"name": segmenter.name, "family": segmenter.family, "fingerprint": segmenter.fingerprint()},
             plan=privacy.Plan(grids=grids, size=size, permutations=permutations, seed=seed),
             rule=rule,
+            decoys=beside,
             show="names" if show_names else "hashes" if hashes else "initials",
             device=segmenter.device,
             progress=bar,
-            command=_typed(model, grids, size, permutations, seed, show_names),
+            command=_typed(model, grids, size, permutations, seed, decoys=decoys is not None, show_names=show_names),
         )
     except KeyboardInterrupt:
         raise Stopped(bar.farewell) from None
@@ -82,15 +89,20 @@ def command(
         typer.echo(json.dumps(found.summary, indent=1, ensure_ascii=False))
         return
     _table(found)
+    for left in found.summary["skipped"]:
+        out().print(f"left out: {left['who']}, {left['reason']}", markup=False)
     out().print(str(page), markup=False)
 
 
-def _detect(segmenter: Any) -> Detect:
-    """The model's `detect`. Raises InputError for a model that takes no text."""
+def _detect(segmenter: Any) -> Detect | Detector:
+    """The model as what can be asked for names. Raises InputError for a model that takes no text."""
+    if callable(getattr(segmenter, "detect_all", None)):
+        looks: Detector = segmenter
+        return looks
     if not callable(getattr(segmenter, "detect", None)):
         raise InputError(
             f"{segmenter.name} takes no text, so it cannot be asked for a name.",
-            hint="Give a text-prompted model, for example facebook/sam3.",
+            hint="Give a text-prompted model, for example lab-text or facebook/sam3.",
         )
     detect: Detect = segmenter.detect
     return detect
@@ -101,19 +113,22 @@ def _table(found: Audited) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("name", "verdict", "skill", "precision", "recall", "F1", "grids"):
+    for column in ("name", "verdict", "skill", "lead", "precision", "recall", "F1", "grids"):
         table.add_column(column, justify="left" if column in ("name", "verdict") else "right")
     for label, r in zip(found.labels, found.results, strict=True):
-        numbers = (r.skill, r.counts.precision, r.counts.recall, r.counts.f1)
+        numbers = (r.skill, r.lead, r.counts.precision, r.counts.recall, r.counts.f1)
         table.add_row(label, r.verdict, *(f"{v:.3f}" for v in numbers), str(r.grids))
+    for line, c in found.summary["chance"].items():
+        table.add_row(f"chance: {line}", "", "0.000", "", *(f"{c[k]:.3f}" for k in ("precision", "recall", "f1")), "")
     out().print(table, markup=False)
     verdicts = [r.verdict for r in found.results]
     total = ", ".join(f"{verdicts.count(v)} {v}" for v in ("knows", "does not know", "undecided"))
-    out().print(f"{len(verdicts)} names: {total}", markup=False)
+    out().print(f"{len(verdicts)} names: {total}; a lead above {found.claims.singled.bar:.3f} counts", markup=False)
 
 
-def _typed(model: str, grids: int, size: int, permutations: int, seed: int, show_names: bool) -> str:
+def _typed(model: str, grids: int, size: int, permutations: int, seed: int, *, decoys: bool, show_names: bool) -> str:
     """The command for the report, without the folder of people: where they lie is nobody's business."""
     words = ["redsam", "privacy", model, "--people", "DIR", "--grids", str(grids), "--size", str(size)]
-    words += ["--permutations", str(permutations), "--seed", str(seed), *(["--show-names"] if show_names else [])]
+    words += ["--permutations", str(permutations), "--seed", str(seed)]
+    words += [*(["--decoys", "FILE"] if decoys else []), *(["--show-names"] if show_names else [])]
     return shlex.join(words)

@@ -64,11 +64,18 @@ class TextSegmenter(Segmenter):
 
         Preprocessing is the official one, so the image must lie on the 8-bit lattice. Raises InputError.
         """
-        asked = text(what).text
-        assert asked is not None
+        return self.detect_all(image, [what])[0]
+
+    @final
+    @torch.no_grad()
+    def detect_all(self, image: Tensor, texts: Sequence[str]) -> list[list[Detection]]:
+        """`detect` for every text, the image encoded once."""
+        asked = [str(text(what).text) for what in texts]
         encoding = pipeline.encode(self, [image], exact=True)
-        found = self._instances(encoding, 0, asked)
-        height, width = int(image.shape[-2]), int(image.shape[-1])
+        return [self._found(encoding, what, int(image.shape[-2]), int(image.shape[-1])) for what in asked]
+
+    def _found(self, encoding: Encoding, what: str, height: int, width: int) -> list[Detection]:
+        found = self._instances(encoding, 0, what)
         out = []
         for k in range(len(found.scores)):
             x0, y0, x1, y1 = (float(v) for v in found.boxes[k])

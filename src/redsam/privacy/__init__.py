@@ -4,18 +4,23 @@
 """
 
 from redsam.privacy.audit import Audited, Plan, audit
+from redsam.privacy.decoys import DECOYS, invent, read_decoys
 from redsam.privacy.grids import Geometry, Grid, draw
 from redsam.privacy.labels import labels
 from redsam.privacy.people import People, Person, Skipped, read_people
-from redsam.privacy.scoring import Counts, Detect, Detection, Marks, chance_lines, count, marks
-from redsam.privacy.verdicts import Answers, NameResult, Rule, judge
+from redsam.privacy.scoring import Counts, Detect, Detection, Detector, Marks, chance_lines, count, marks
+from redsam.privacy.singling import allowed
+from redsam.privacy.verdicts import Answers, Claims, NameResult, Rule, claim, judge
 
 __all__ = [
+    "DECOYS",
     "Answers",
     "Audited",
+    "Claims",
     "Counts",
     "Detect",
     "Detection",
+    "Detector",
     "Geometry",
     "Grid",
     "Marks",
@@ -25,12 +30,16 @@ __all__ = [
     "Plan",
     "Rule",
     "Skipped",
+    "allowed",
     "audit",
     "chance_lines",
+    "claim",
     "count",
     "draw",
+    "invent",
     "judge",
     "labels",
     "marks",
+    "read_decoys",
     "read_people",
 ]

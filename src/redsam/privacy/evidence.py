@@ -1,4 +1,4 @@
-"""Evidence for one name: two tests that it is known, one that it is not, and corrections for asking about many names.
+"""Evidence for one name: a test that it finds its person, one that it does not, corrections for many names.
 
 The grid is the unit: its permutations show the same photographs, so they are averaged first and never counted as
 independent. Advantages over chance are in units of skill, (hit - marked / T) T / (T - 1) for T tiles: 1 is a detector
@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Array = NDArray[np.float64]
 Correction = Literal["holm", "benjamini-hochberg"]
@@ -36,52 +35,6 @@ def tile_test(marked: NDArray[np.int64], own: NDArray[np.int64]) -> float:
         mass = np.convolve(mass, np.bincount(row) / tiles)
     seen = int(marked[np.arange(grids), own].sum())
     return float(min(1.0, mass[seen:].sum()))
-
-
-def name_test(own: float, grids: int, means: Array, counts: NDArray[np.int64], within: float) -> float:
-    """One-sided test that a person's own name is an outlier among the names tried on the person; p-value.
-
-    own: mean advantage of the person's own name on the person, over `grids` grids. means, counts: the same of every
-    other name on the same person, with its number of grids. within: variance of one grid's value under the other names.
-    Null: the own name is one more draw from the other names, whose effects on this person are normal. Because the names
-    vary, it stays level when some photographs attract any name, when some names mark more than others, when a name says
-    woman or old man, and when a model's arbitrary embedding happens to lie near a face: what the tile test cannot see.
-    Student's t for one new observation, J - 1 degrees of freedom, J other names:
-    s2 = max(V - within mean(1 / counts), 0) + within / grids + V / J, V the variance of `means`. Approximate: the
-    variance between names is a moment estimate. 1 with fewer than two other names.
-    """
-    names = len(means)
-    if names < 2 or grids == 0:
-        return 1.0
-    spread = float(means.var(ddof=1))
-    between = max(spread - within * float(np.mean(1 / counts)), 0.0)
-    scale = np.sqrt(between + within / grids + spread / names)
-    return float(stats.t.sf((own - float(means.mean())) / scale, df=names - 1))
-
-
-def accident_rate(own: Array, other: Array) -> Array:
-    """For each name, the estimated share of accidents among names with at least its skill; 1 is no evidence.
-
-    own: N skills of names on their own people. other: skills of names on other people, each an accident by construction
-    (as decoys in a target-decoy search: Elias and Gygi 2007). A model with arbitrary embeddings ties every name to some
-    face, and one name in N then hits its own: a heavy tail that a t distribution does not have. At a threshold v the
-    expected accidents are N mean(other >= v); the rate is their ratio to the count of own >= v, at the best threshold
-    a name passes.
-    """
-    if len(own) == 0 or len(other) == 0:
-        return np.ones(len(own))
-    order = np.argsort(-own, kind="stable")
-    above = len(other) - np.searchsorted(np.sort(other), own[order], side="left")
-    passed = len(own) - np.searchsorted(np.sort(own), own[order], side="left")
-    rate = len(own) * above / len(other) / passed
-    out = np.empty(len(own))
-    out[order] = np.minimum(np.minimum.accumulate(rate[::-1])[::-1], 1.0)
-    return out
-
-
-def blind_variance(tiles: int, permutations: int) -> float:
-    """Variance of one grid's advantage for a detector that marks one random tile in each permutation."""
-    return 1 / (tiles - 1) / permutations
 
 
 def shortfall_test(values: Array, margin: float) -> float:

@@ -45,6 +45,15 @@ class Difference:
     text: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dots:
+    """A row of dots on a common axis; `lead` draws it in the accent colour."""
+
+    name: str
+    values: tuple[float, ...]
+    lead: bool = False
+
+
 def curves_svg(curves: Sequence[Curve], *, title: str, x_label: str) -> str:
     """mIoU (0 to 1, always the whole axis) against the budget."""
     points = [p for c in curves for p in c.points]
@@ -125,6 +134,35 @@ def differences_svg(items: Sequence[Difference], *, title: str, left: str, right
         out.append(f'<g class="difference {clear}"><line x1="{at(d.lo):.1f}" x2="{at(d.hi):.1f}" y1="{y}" y2="{y}"/>')
         out.append(f'<circle cx="{at(d.value):.1f}" cy="{y}" r="4.5"/></g>')
         out.append(f'<text class="value" x="{WIDTH}" y="{y + 4:.1f}" text-anchor="end">{escape(d.text)}</text>')
+    return "".join([*out, "</svg>"])
+
+
+def dots_svg(rows: Sequence[Dots], *, bar: float, title: str) -> str:
+    """Every value a dot, from -1 (less is drawn there) to 1, dots that would hide each other piled; a line at `bar`."""
+    name_w, row, top = 124, 66, 22
+    height = top + row * len(rows) + 24
+
+    def at(v: float) -> float:
+        return name_w + (WIDTH - 12 - name_w) * (min(1.0, max(-1.0, v)) + 1) / 2
+
+    out = [_open(WIDTH, height, title)]
+    for tick in (-1.0, -0.5, 0.0, 0.5, 1.0):
+        x = at(tick)
+        out.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{height - 24}"/>')
+        out.append(f'<text class="tick" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>')
+    out.append(f'<line class="zero" x1="{at(bar):.1f}" x2="{at(bar):.1f}" y1="{top - 6}" y2="{height - 24}"/>')
+    out.append(f'<text class="tick" x="{at(bar):.1f}" y="11" text-anchor="middle">bar {bar:.2f}</text>')
+    for i, dots in enumerate(rows):
+        base = top + row * (i + 1) - 8
+        out.append(f'<text class="name" x="0" y="{base:.1f}">{escape(dots.name)}</text>')
+        out.append(f'<g class="difference {"clear" if dots.lead else "unclear"}">')
+        piles: dict[int, int] = {}
+        for value in sorted(dots.values):
+            place = round(at(value) / 5)
+            piles[place] = piles.get(place, 0) + 1
+            y = base - 3 - min(5.0, 48 / max(1, len(dots.values))) * (piles[place] - 1)
+            out.append(f'<circle cx="{place * 5}" cy="{y:.1f}" r="2.5"><title>{value:.3f}</title></circle>')
+        out.append("</g>")
     return "".join([*out, "</svg>"])
 
 

@@ -12,11 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from redsam.errors import InputError
-from redsam.report.chart import Difference, differences_svg
+from redsam.report.chart import Difference, Dots, differences_svg, dots_svg
 from redsam.report.page import two
 
-SCHEMA = 1
+SCHEMA = 2
 ORDER = ("knows", "undecided", "does not know")
+CHARTED = 40  # names in the chart; the table has all
 
 
 def render(out: Path | str) -> Path:
@@ -59,7 +60,9 @@ def page(found: Mapping[str, Any]) -> str:
         counts=counts,
         lead=_lead(counts),
         ratios={n["name"]: _ratios(n["counts"]) for n in names},
-        chart=Markup(_chart(names)),
+        chart=Markup(_chart(names[:CHARTED])),
+        leads=Markup(_leads(found)),
+        charted=CHARTED,
         style=Markup(style),
     )
 
@@ -71,11 +74,12 @@ def p_value(value: float) -> str:
 
 def _lead(counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
-    if counts["knows"]:
-        return f"knows {counts['knows']} of {total} names"
     if counts["does not know"] == total:
         return f"knows none of {total} names, within the margin"
-    return f"was not shown to know any of {total} names"
+    rest = f"does not know {counts['does not know']}, undecided about {counts['undecided']}"
+    if counts["knows"]:
+        return f"knows {counts['knows']} of {total} names, {rest}"
+    return f"was not shown to know any of {total} names: {rest}"
 
 
 def _ratios(counts: Mapping[str, int]) -> dict[str, float]:
@@ -93,6 +97,18 @@ def _chart(names: list[Mapping[str, Any]]) -> str:
         Difference(name=_short(n["name"]), value=n["skill"], lo=n["lo"], hi=n["hi"], text=n["verdict"]) for n in names
     ]
     return differences_svg(items, title="Skill of each name", left="less than chance", right="more than chance")
+
+
+def _leads(found: Mapping[str, Any]) -> str:
+    """Leads of the names called known, of the other real names and of the invented ones, against the bar."""
+    known = [n["verdict"] == "knows" for n in found["names"]]
+    leads = [float(n["lead"]) for n in found["names"]]
+    rows = (
+        Dots(name="called known", values=tuple(v for v, k in zip(leads, known, strict=True) if k), lead=True),
+        Dots(name="other real names", values=tuple(v for v, k in zip(leads, known, strict=True) if not k)),
+        Dots(name="invented names", values=tuple(float(v) for v in found["decoys"])),
+    )
+    return dots_svg(rows, bar=float(found["bar"]), title="Lead of each name")
 
 
 def _short(name: str) -> str:
