@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from redsam.bench.statistics import difference_interval, image_sums, mean_interval, resamples
+from redsam.bench.statistics import difference_interval, gap_interval, image_sums, mean_interval, resamples
 
 
 def test_plain_case_equals_scipy_percentile_bootstrap() -> None:
@@ -86,3 +86,16 @@ def test_images_without_prompts_and_single_images() -> None:
     assert alone.value == 0.5 and alone.lo is None and alone.hi is None
     with pytest.raises(ValueError, match="no prompts"):
         mean_interval(np.zeros(2), np.zeros(2), resamples(2, seed=0))
+
+
+def test_a_gap_between_other_images_has_the_width_of_two_independent_means() -> None:
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(1.0, 1.0, size=150), rng.normal(0.2, 2.0, size=150)
+    got = gap_interval((a, np.ones(150)), (b, np.ones(150)), seed=3)
+    assert got.value == pytest.approx(a.mean() - b.mean()) and got.lo is not None and got.hi is not None
+    expected = 2 * 1.96 * np.sqrt((a.var() + b.var()) / 150)
+    assert got.hi - got.lo == pytest.approx(expected, rel=0.08)
+    same = gap_interval((a, np.ones(150)), (a, np.ones(150)), seed=3)
+    assert same.value == 0 and same.lo is not None and same.lo < -0.1, "drawn together, nothing would be left"
+    one = gap_interval((a[:1], np.ones(1)), (b, np.ones(150)), seed=3)
+    assert one.lo is None and one.hi is None

@@ -187,3 +187,13 @@ def test_a_disk_that_fills_up_in_the_middle(tiny_folder: Path, good: Path, tmp_p
     kept, whole = records(first), records(second)
     assert 0 < len(kept) < 18 == len(whole)
     assert {key: whole[key] for key in kept} == kept
+
+
+def test_weather_is_asked_like_an_attack(audit: Audit, good: Path, tmp_path: Path) -> None:
+    ran = audit(good, "--preset", "weather", "--limit", 1)
+    assert ran.code == 0, ran.err
+    found = records(tmp_path / "out")
+    assert len(found) == 2 * (1 + 10 + 2 * 3) and {r["status"] for r in found.values()} == {"ok"}
+    assert "severity 3" in (tmp_path / "out" / "report.html").read_text()
+    rows = json.loads((tmp_path / "out" / "summary.json").read_text())["cells"]
+    assert {r["severity"] for r in rows if r["attack"] == "night+drops"} == {1, 3, 5}

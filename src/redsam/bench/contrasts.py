@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redsam.bench.spec import JsonDict, digest
-from redsam.bench.statistics import Array, difference_interval, image_sums, resamples
+from redsam.bench.statistics import (
+    Array,
+    Interval,
+    difference_interval,
+    gap_interval,
+    image_sums,
+    mean_interval,
+    resamples,
+)
 from redsam.bench.table import REFERENCES, Table
 
 # (first, second): first minus second. Boxes are published as more robust than points, so both signs read naturally.
 PAIRS = (("box", "point"), ("points", "point"), ("mask", "point"))
 MEASURES = ("miou_adv", "delta", "asr50", "asr10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """A difference (or a mean) with its interval, and from how many images."""
+
+    found: Interval
+    images: int
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the whole interval lies above or below zero, 0 where it does not or there is none."""
+        lo, hi = self.found.lo, self.found.hi
+        return 0 if lo is None or hi is None else int(lo > 0) - int(hi < 0)
 
 
 def contrasts(tables: Sequence[Table]) -> list[JsonDict]:
@@ -73,6 +96,38 @@ def _pair(first: str, a: Table, second: str, b: Table) -> Iterator[JsonDict]:
                 "n_images": len(shared),
                 "cells": [a.cell.id, b.cell.id],
             }
+
+
+def paired(a: Table, b: Table, *, measure: str, reference: str, among: Collection[str] | None = None) -> Gap | None:
+    """Mean of `measure` in one cell minus that in another, over the images measured in both (and among those named),
+    drawn together. None where there is no such image or no such reference. Meant for cells of one model that ask the
+    same prompts under different probes."""
+    shared = sorted(n for n in _with_prompts(a) & _with_prompts(b) if among is None or n in among)
+    if not shared or not (a.known(reference) and b.known(reference)):
+        return None
+    weights = resamples(len(shared), seed=int(digest([a.cell.id, b.cell.id]), 16))
+    sides = [_sums(t, shared, _values(t, measure, reference)) for t in (a, b)]
+    return Gap(found=difference_interval(sides[0], sides[1], weights), images=len(shared))
+
+
+def alone(a: Table, *, measure: str, reference: str, among: Collection[str]) -> Gap | None:
+    """Mean of `measure` over those of a cell's images that are named."""
+    chosen = sorted(_with_prompts(a) & set(among))
+    if not chosen or not a.known(reference):
+        return None
+    weights = resamples(len(chosen), seed=int(a.cell.id, 16))
+    sums, counts = _sums(a, chosen, _values(a, measure, reference))
+    return Gap(found=mean_interval(sums, counts, weights), images=len(chosen))
+
+
+def unpaired(a: Table, b: Table, *, measure: str, reference: str) -> Gap | None:
+    """The same for cells on other images each; `images` is then the smaller number."""
+    names = [sorted(_with_prompts(t)) for t in (a, b)]
+    if not all(names) or not (a.known(reference) and b.known(reference)):
+        return None
+    sides = [_sums(t, n, _values(t, measure, reference)) for t, n in zip((a, b), names, strict=True)]
+    found = gap_interval(sides[0], sides[1], seed=int(digest([a.cell.id, b.cell.id]), 16))
+    return Gap(found=found, images=min(map(len, names)))
 
 
 def _with_prompts(data: Table) -> set[str]:

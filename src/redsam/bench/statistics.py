@@ -68,6 +68,21 @@ def difference_interval(
     return Interval(value=value, **_ends(a[0] - b[0], keep, level, images=int(((counts_a > 0) & (counts_b > 0)).sum())))
 
 
+def gap_interval(
+    first: tuple[Array, Array], second: tuple[Array, Array], *, seed: int, level: float = LEVEL
+) -> Interval:
+    """Pooled mean of `first` minus that of `second`, (sums, counts) over other images each, drawn apart (unpaired)."""
+    (sums_a, counts_a), (sums_b, counts_b) = first, second
+    if counts_a.sum() <= 0 or counts_b.sum() <= 0:
+        raise ValueError("a mean of no prompts is undefined")
+    value = float(sums_a.sum() / counts_a.sum() - sums_b.sum() / counts_b.sum())
+    # Two streams: with one seed, sides of the same size would draw the same places and be paired after all.
+    a = _drawn(resamples(len(sums_a), seed=seed), sums_a, counts_a)
+    b = _drawn(resamples(len(sums_b), seed=seed ^ 1), sums_b, counts_b)
+    fewer = min(int((counts_a > 0).sum()), int((counts_b > 0).sum()))
+    return Interval(value=value, **_ends(a[0] - b[0], a[1] & b[1], level, images=fewer))
+
+
 def _drawn(weights: Array, sums: Array, counts: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Mean of every resample, and which resamples have one."""
     below = weights @ counts

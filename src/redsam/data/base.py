@@ -67,6 +67,13 @@ class Dataset(Sequence[Scene]):
             return self._only(self._items[index])
         return self._load(self._items[index])
 
+    def path(self, name: str) -> Path:
+        """The file that the scene of this id is made from, the photograph's where there are several."""
+        found = next((item.files for item in self._items if item.id == name), ())
+        if not found:
+            raise InputError(f"{self.name}: image '{name}' is in no file.")
+        return found[0]
+
     def limit(self, count: int | None) -> Dataset:
         """At most `count` scenes, evenly spaced over the order (scene floor(i n / count)); None keeps all.
 

@@ -103,12 +103,12 @@ def headline_rows(rows: Sequence[Row]) -> list[Row]:
     if not scored:
         return []
     at8 = [r for r in scored if r.norm == "linf" and abs((r.eps or 0) - PUBLISHED_EPS) < 1e-6]
-    if not at8:
+    if not at8 and any(r.eps for r in scored):
         norm = "linf" if any(r.norm == "linf" for r in scored) else scored[0].norm
         top = max(r.eps or 0 for r in scored if r.norm == norm)
         at8 = [r for r in scored if r.norm == norm and r.eps == top]
     best: dict[str, Row] = {}
-    for row in at8:
+    for row in at8 or scored:
         other = best.get(row.prompt)
         if other is None or _value(row.adv) < _value(other.adv):
             best[row.prompt] = row

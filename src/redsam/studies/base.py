@@ -91,9 +91,13 @@ class Study(ABC):
     def measure(self, asked: Request) -> Sequence[Table]:
         """Run the matrices and make the tables, published rows among them."""
 
-    @abstractmethod
     def attacks_used(self) -> Sequence[str]:
         """Registry names of every attack that the study will run."""
+        return ()
+
+    def corruptions_used(self) -> Sequence[str]:
+        """The same of corruptions."""
+        return ()
 
     def trial(self, attack: str, threats: Sequence[Options], *, label: str = "", **args: Any) -> Trial:
         """A trial with the study's options; of `args` and options those that are None are the attack's own."""
@@ -153,8 +157,9 @@ class Study(ABC):
         return findings
 
     def check(self, *, victims: Sequence[object] = (), train: object = None) -> None:
-        """Raise what can be wrong with a request before a model is loaded: an attack that is not registered
-        (UnknownName), victims or training images where there must be none, or none where there must be some."""
+        """Raise what can be wrong with a request before a model is loaded: an attack or corruption that is not
+        registered (UnknownName), victims or training images where there must be none, or none where there must be
+        some."""
         name = registry.spec_of(self)["name"]
         if victims and not self.transfers:
             raise InputError(f"Study '{name}' measures one model and takes no victims.", hint="Leave --victims out.")
@@ -164,6 +169,8 @@ class Study(ABC):
             raise InputError(f"Study '{name}' learns from other images first.", hint="Type: --train DIR")
         for attack in self.attacks_used():
             registry.get("attack", attack)
+        for corruption in self.corruptions_used():
+            registry.get("corruption", corruption)
 
 
 def study(name: str, **fields_: Any) -> Study:

@@ -29,19 +29,22 @@ NUMBERS = ("n_images", "n_prompts", "n_failed", "clean", "miou", "sd", "asr50", 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """columns: keys of the rows in the order they print. A number `x` with `x_lo` and `x_hi` beside prints with its
-    interval. rows: JSON-ready; each has "origin", `MEASURED` or `PUBLISHED`."""
+    interval. rows: JSON-ready; each has "origin", `MEASURED` or `PUBLISHED`. figure: a file beside study.md, "" for
+    none."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[JsonDict, ...]
+    figure: str = ""
 
     def to_json(self) -> JsonDict:
-        """Title, columns and rows."""
-        return {"title": self.title, "columns": list(self.columns), "rows": list(self.rows)}
+        """Title, columns and rows, and the figure where there is one."""
+        drawn = {"figure": self.figure} if self.figure else {}
+        return {"title": self.title, "columns": list(self.columns), "rows": list(self.rows)} | drawn
 
     def markdown(self) -> str:
         """A heading and a pipe table."""
-        lines = [f"## {self.title}", ""]
+        lines = [f"## {self.title}", "", *([f"![{self.title}]({self.figure})", ""] if self.figure else [])]
         lines.append("| " + " | ".join(HEADINGS.get(c, c) for c in self.columns) + " |")
         lines.append("|" + " --- |" * len(self.columns))
         lines += ["| " + " | ".join(cell(row, c) for c in self.columns) + " |" for row in self.rows]
