@@ -2,8 +2,9 @@
 
     python benchmarks/attack_table.py --jobs 4
 
-25 images each of bsds_test and coco_panoptic_val, eps 8/255, 40 steps, `uad` prompts as published, IoU against ground
-truth on the delivered PNG; the claims' own runs on 10 images each. Options that are not an attack's own stand in
+25 images each of bsds_test and coco_panoptic_val, eps 8/255, 40 steps, `uad` prompts on the first 4 masks, IoU against
+ground truth on the delivered PNG; the claims' own runs on 8 images each, score attacks on 5.
+Options that are not an attack's own stand in
 attack_jobs.py, the claims in claims.py. Each (attack, set) is a run of its own below --work: it can be stopped and
 typed again, and --jobs of them run side by side. Writes rows and claims as JSON (--out) and both as tables between the
 markers of a page (--page). --plan prints the jobs and what they cost; --collect tabulates what is finished and runs
@@ -27,7 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from attack_jobs import MATRIX, OPTIONS, QUERIES, STEPS, TABLE, Job, bank, carry_out, jobs
+from attack_jobs import CLEAN, MATRIX, OPTIONS, PROMPTING, QUERIES, STEPS, TABLE, Job, bank, carry_out, jobs
 from claims import CLAIMS, judge
 from evidence import Bank, Field
 
@@ -36,7 +37,7 @@ from redsam.models import lab_names, load
 from redsam.seeds import stable_seed
 from redsam.studies.uad_benchmark import transfer_rows
 
-SOURCE, IMAGES, CLAIM_IMAGES = "lab-b", 25, 10
+SOURCE, IMAGES, CLAIM_IMAGES = "lab-b", 25, 8
 KINDS = ("point", "box", "all")
 BEGIN, END = "<!-- attacks:begin -->", "<!-- attacks:end -->"
 COMMAND = "python benchmarks/attack_table.py"
@@ -141,16 +142,18 @@ def plan(todo: Sequence[Job]) -> str:
 
 
 def run_all(todo: Sequence[Job], args: argparse.Namespace) -> list[str]:
-    """Run the jobs; what went wrong, in words. One that fails leaves the others alone."""
-    wrong = []
+    """Run the jobs, those that others wait for first; what went wrong, in words. One that fails leaves the others
+    alone."""
+    wrong, count = [], 0
     with ProcessPoolExecutor(args.jobs) as pool:
-        waiting = {pool.submit(work, job, args): job for job in todo}
-        for i, done in enumerate(as_completed(waiting), start=1):
-            job, error = waiting[done], done.exception()
-            told = f"{error}" if error else f"{done.result():.0f} s"
-            print(f"{i}/{len(todo)} {job.run} {job.name} {job.part}: {told}", flush=True)
-            if error:
-                wrong.append(f"{job.name} on {job.part} ({error})")
+        for stage in ([j for j in todo if j.run == CLEAN], [j for j in todo if j.run != CLEAN]):
+            waiting = {pool.submit(work, job, args): job for job in stage}
+            for done in as_completed(waiting):
+                job, error, count = waiting[done], done.exception(), count + 1
+                told = f"{type(error).__name__}: {error}" if error else f"{done.result():.0f} s"
+                print(f"{count}/{len(todo)} {job.run} {job.name} {job.part}: {told}", flush=True)
+                if error:
+                    wrong.append(f"{job.name} on {job.part} ({type(error).__name__}: {error})")
     return wrong
 
 
@@ -182,8 +185,8 @@ def main() -> None:
     found, claims = rows(fields), [judge(claim, fields) for claim in CLAIMS]
     text = markdown(found, claims, wrong)
     told = {"command": COMMAND, "limit": args.limit, "claim_limit": args.claim_limit, "steps": STEPS, "eps": 8 / 255,
-            "options": OPTIONS, "queries": QUERIES, "matrix": MATRIX, "rows": found, "claims": claims,
-            "not_run": wrong}  # fmt: skip
+            "options": OPTIONS, "prompting": PROMPTING, "queries": QUERIES, "matrix": MATRIX, "rows": found,
+            "claims": claims, "not_run": wrong}  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(told, indent=1) + "\n")
     before, rest = args.page.read_text().split(BEGIN)

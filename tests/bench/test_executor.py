@@ -15,7 +15,7 @@ from redsam.attacks.base import Attack
 from redsam.attacks.fgsm import FGSM
 from redsam.attacks.loop import Trace
 from redsam.attacks.task import Task
-from redsam.bench import RunStore, audit
+from redsam.bench import RunStore, audit, executor
 from redsam.bench.presets import Trial, linf
 from redsam.data import open_data, read_image
 from redsam.errors import BudgetViolation, InputError
@@ -70,6 +70,27 @@ def test_numbers_are_those_of_the_saved_file(kit: Any, tmp_path: Path, model: Se
             assert prompt["iou_adv_gt"] == float(iou(after[i], sample.masks[i]))
             assert prompt["iou_adv_clean"] == float(iou(after[i], before[i]))
             assert prompt["biou_adv_gt"] == float(boundary_iou(after[i], sample.masks[i]))
+
+
+def test_clean_answers_on_the_disk_are_not_asked_for_again(
+    kit: Any, tmp_path: Path, model: Segmenter, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on takes them from the clean cell's records, and its own are what they would have been."""
+    audit(model, open_data(folder), out=tmp_path / "whole", preset=kit.one)
+    audit(model, open_data(folder), out=tmp_path / "two", preset=replace(kit.one, trials=()))
+    asked: list[str] = []
+    predict = executor.predict
+
+    def watched(segmenter: Segmenter, cell: Any, samples: Any) -> Any:
+        asked.extend(s.id for s in samples)
+        return predict(segmenter, cell, samples)
+
+    monkeypatch.setattr(executor, "predict", watched)
+    gone = next((tmp_path / "two" / "images").glob("photo1.png"))
+    gone.unlink()  # an answer without its image is asked for again
+    audit(model, open_data(folder), out=tmp_path / "two", preset=kit.one)
+    assert sorted(asked) == ["photo0", "photo1", "photo1", "photo2", "photo3", "photo4"] and gone.is_file()
+    assert kit.same(tmp_path / "two") == kit.same(tmp_path / "whole")
 
 
 def test_batch_changes_no_record(kit: Any, tmp_path: Path, model: Segmenter) -> None:

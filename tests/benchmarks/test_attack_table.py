@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import attack_jobs
 import numpy as np
 import pytest
 from attack_jobs import QUERIES, SETS, Job, bank, carry_out, gradients, jobs
 from attack_table import BEGIN, END, main, markdown, plan, rows
-from claims import CLAIMS, judge
+from claims import BENCHMARK, CLAIMS, judge
 from evidence import Field, find
 from PIL import Image
 
+from redsam.bench import executor, read_records
+from redsam.bench.evaluate import comparable
 from redsam.errors import InputError
 from redsam.models import tiny
+from redsam.models.base import Segmenter
 from redsam.studies.rga_transfer import RgaTransfer
 
 
 def test_every_attack_runs_on_every_set_and_every_claim_has_its_run() -> None:
-    todo = jobs(25, 10)
-    assert {(j.name, j.part) for j in todo if j.run == "rga-transfer"} == {
-        (a, s) for a in RgaTransfer().attacks for s in SETS
-    }
-    assert {j.limit for j in todo if j.run == "rga-transfer"} == {25}
-    claims = [j for j in todo if j.run != "rga-transfer"]
-    assert {j.limit for j in claims} == {10} and len({j.folder(Path("w")) for j in todo}) == len(todo)
-    assert {j.name for j in claims} == {"figa-sweep", "rga-ablation", "cross-prompt-matrix", *QUERIES}
-    assert [j.name for j in jobs(25, 10, only=["pgd"])] == ["pgd", "pgd"]
+    todo = jobs(25, 8)
+    table = [j for j in todo if j.run == "rga-transfer"]
+    assert {(j.name, j.part) for j in table} == {(a, s) for a in RgaTransfer().attacks for s in SETS}
+    assert {j.limit for j in table} == {25} and len({j.folder(Path("w")) for j in todo}) == len(todo)
+    claims = {j.name: j.limit for j in todo if j.run not in ("rga-transfer", "clean")}
+    others = ("figa-sweep", "rga-ablation", "cross-prompt-matrix")
+    assert claims == dict.fromkeys(others, 8) | dict.fromkeys(QUERIES, 5)
+    assert [j.limit for j in jobs(25, 3) if j.name in QUERIES] == [3] * 6
+    assert [j.name for j in jobs(25, 10, only=["pgd"])] == ["clean", "clean", "pgd", "pgd"]
+
+
+def test_what_claims_read_comes_before_the_rest() -> None:
+    names = [(j.run, j.name) for j in jobs(25, 8)]
+    assert names[:2] == [("clean", "clean")] * 2
+    order = [name for _, name in names]
+    assert max(order.index(a) for a in ("rga", *BENCHMARK, *QUERIES)) < min(order.index(a) for a in ("pgd", "t-ra"))
 
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("pgd", 40), ("vmifgsm", 40 * 6), ("sinifgsm", 40 * 5), ("t-ra", 40 * 5), ("uad", 5 * 40 + 40), ("rga", 3 * 40),
+    [("pgd", 40), ("vmifgsm", 40 * 3), ("sinifgsm", 40 * 2), ("t-ra", 40), ("uad", 5 * 40 + 40), ("rga", 3 * 40),
      ("pata++", 40), ("cross-prompt", 40), ("simba", 0), ("ebad", 20 * 5)],
 )  # fmt: skip
 def test_gradients_are_what_the_registry_says(name: str, count: int) -> None:
@@ -42,10 +53,11 @@ def test_gradients_are_what_the_registry_says(name: str, count: int) -> None:
 def test_the_plan_adds_up() -> None:
     todo = jobs(2, 1, only=["pgd", "simba", "figa-sweep"])
     text = plan(todo).splitlines()
-    assert len(text) == 6 + 2 and text[-1] == (
-        f"6 jobs: {2 * 2 * 40 + 2 * 1 * 5 * 25} gradients and {2 * QUERIES['simba']} forwards at most"
+    assert len(text) == 8 + 2 and text[-1] == (
+        f"8 jobs: {2 * 2 * 40 + 2 * 1 * 5 * 25} gradients and {2 * QUERIES['simba']} forwards at most"
     )
-    assert [line.split()[1] for line in text[1:-1]] == ["simba", "simba", "figa-sweep", "figa-sweep", "pgd", "pgd"]
+    expected = ["clean", "simba", "figa-sweep", "pgd"]
+    assert [line.split()[1] for line in text[1:-1]] == [name for name in expected for _ in SETS]
 
 
 @pytest.fixture
@@ -67,11 +79,12 @@ def test_from_jobs_to_tables(data: Path, tmp_path: Path, monkeypatch: pytest.Mon
     source.name, victim.name = "lab-b", "somewhere/lab-l"
     monkeypatch.setattr(attack_jobs, "QUERIES", {"simba": 2, "ebad": 2})
     work = tmp_path / "work"
-    todo = [Job(run="rga-transfer", name="fgsm", part=part, limit=1) for part in SETS]
+    todo = [Job(run="clean", name="clean", part=part, limit=1) for part in SETS]
+    todo += [Job(run="rga-transfer", name="fgsm", part=part, limit=1) for part in SETS]
     todo += [Job(run="score", name="simba", part=SETS[0], limit=1)]
     for job in [*todo, todo[0]]:  # typed again, nothing is left to do and nothing is counted twice
         carry_out(job, source, [victim], data=data, work=work)
-    found = bank(work)
+    found = [f for f in bank(work) if f.run != "clean"]
     assert {(f.run, f.attack, f.victim) for f in found} == {
         ("rga-transfer", a, v) for a in ("clean", "fgsm") for v in ("lab-b", "lab-l")
     } | {("score", a, "lab-b") for a in ("clean", "simba")}
@@ -88,6 +101,34 @@ def test_from_jobs_to_tables(data: Path, tmp_path: Path, monkeypatch: pytest.Mon
     text = markdown(table, claims, ["uad on bsds_test (no)"])
     assert "| fgsm | box | " in text and "| attack | prompt | lab-b | lab-l | n |" in text
     assert "Not run: uad on bsds_test (no)." in text and text.count("| undecided |") == len(CLAIMS)
+
+
+def test_clean_answers_are_made_once_and_are_those_of_a_job_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, victim = tiny("sam"), tiny("sam", seed=1)
+    job = Job(run="rga-transfer", name="fgsm", part=SETS[0], limit=1)
+    carry_out(job, source, [victim], data=data, work=tmp_path / "alone")
+    carry_out(Job(run="clean", name="clean", part=SETS[0], limit=1), source, [victim], data=data, work=tmp_path / "two")
+    asked: list[int] = []
+    predict = executor.predict
+
+    def counting(segmenter: Segmenter, cell: Any, samples: Any) -> Any:
+        asked.append(1)
+        return predict(segmenter, cell, samples)
+
+    monkeypatch.setattr(executor, "predict", counting)
+    carry_out(job, source, [victim], data=data, work=tmp_path / "two")
+    # The source's clean answer to what the attack aims at, its attacked one, and both models' to the test prompts.
+    assert len(asked) == 4
+    alone, two = (
+        {
+            path.parent.name: [comparable(r) for r in read_records(path)]
+            for path in (tmp_path / name / "rga-transfer").glob("*/*/records/*/samples.jsonl")
+        }
+        for name in ("alone", "two")
+    )
+    assert alone == two and len(two) == 5
 
 
 def test_ebad_alone_is_refused(data: Path, tmp_path: Path) -> None:

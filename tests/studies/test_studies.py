@@ -29,8 +29,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "universal": {"max_objects": 1},
     "eps-curve": {"steps": 1, "levels": (2, 8), "max_objects": 1},
 }
-# Those of natural changes have tests of their own: test_weather.py.
-NATURAL = ("texture", "weather")
+# Those of natural changes and of texts have tests of their own: test_weather.py, test_text_attack.py.
+NATURAL = ("text-attack", "texture", "weather")
 
 
 class Counting:
@@ -133,6 +133,13 @@ def test_transfer_has_every_attack_on_every_victim_by_prompt_kind(
     watch = Counting()
     again.run(model, open_data(tested), out=tmp_path, victims=[third, victim, model], progress=watch)
     assert watch.images == 0 and len(list(tmp_path.glob("records/*/DONE"))) == count
+
+
+def test_some_variants_of_the_ablation(model: Segmenter, victim: Segmenter, tested: Path, tmp_path: Path) -> None:
+    found, _ = run("rga-ablation", model, victim, tested, tested, tmp_path, variants=["rga", "rga, no map"])
+    assert {r["attack"] for r in found.tables[0].rows} == {"clean", "rga", "rga, no map"}
+    with pytest.raises(InputError, match="no variant 'rga, no mop'"):
+        study("rga-ablation", variants=("rga, no mop",))
 
 
 def test_the_sweep_moves_as_many_pixels_as_it_says(

@@ -91,6 +91,23 @@ def answer(sample: Sample, found: Masks) -> Answer:
     )
 
 
+def recorded(record: JsonDict) -> Answer:
+    """The answer that the record of a clean cell was made of, number for number."""
+    prompts = record["prompts"]
+
+    def column(name: str) -> tuple[float, ...] | None:
+        values = tuple(p[name] for p in prompts)
+        return None if None in values else values
+
+    return Answer(
+        size=(record["height"], record["width"]),
+        codes=tuple(p["rle_clean"] for p in prompts),
+        predicted=tuple(math.nan if p["pred_iou_clean"] is None else p["pred_iou_clean"] for p in prompts),
+        iou=column("iou_clean_gt"),
+        boundary_iou=column("biou_clean_gt"),
+    )
+
+
 def nothing(sample: Sample) -> Answer:
     """The answer to no prompts."""
     none = None if sample.masks is None else ()

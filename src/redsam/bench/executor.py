@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from redsam.bench.craft import Craft
-from redsam.bench.evaluate import Answer, answer, blank, nothing, record
+from redsam.bench.evaluate import Answer, answer, blank, nothing, record, recorded
 from redsam.bench.files import StorageError
 from redsam.bench.memory import out_of_memory, peak_mb, release, reset_peak
 from redsam.bench.objects import Sampler
-from redsam.bench.plan import label
+from redsam.bench.plan import CLEAN, label
 from redsam.bench.progress import Progress
 from redsam.bench.replay import Replay, SourceMissing
 from redsam.bench.shots import Shot, Supply, attacked_record, jobs_of
 from redsam.bench.spec import Cell, JsonDict, canonical
-from redsam.bench.store import CellStore, RunStore
+from redsam.bench.store import CellStore, RunStore, read_records
 from redsam.bench.weathered import Weathered
 from redsam.data import Dataset
 from redsam.errors import BudgetViolation
@@ -41,7 +41,7 @@ class Executor:
     """Runs cells of one segmenter on one dataset.
 
     Clean predictions are made once for each protocol and kept (as run-length codes) for all attack cells of the run;
-    after an interruption they are made again when first needed. batch: images of one size attacked together.
+    those whose clean cell has a record already are read from it. batch: images of one size attacked together.
     """
 
     store: RunStore
@@ -52,6 +52,7 @@ class Executor:
     batch: int = 1
     sampler: Sampler = field(init=False)
     _clean: dict[tuple[str, str], tuple[Answer, str]] = field(default_factory=dict)
+    _read: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(segmenter=self.segmenter, dataset=self.dataset)
@@ -72,6 +73,7 @@ class Executor:
 
     def clean(self, cell: Cell, samples: Sequence[Sample]) -> list[tuple[Answer, str]]:
         """Clean answers of samples of one size, and where their images lie below the root; from memory where known."""
+        self._recall(cell)
         keys = [(_protocol_key(cell), s.id) for s in samples]
         missing = [i for i, key in enumerate(keys) if key not in self._clean]
         if missing:
@@ -80,6 +82,17 @@ class Executor:
                 path = self.store.put_clean(samples[i].id, to_uint8(samples[i].image))
                 self._clean[keys[i]] = (one, path)
         return [self._clean[key] for key in keys]
+
+    def _recall(self, cell: Cell) -> None:
+        """Take what the clean cell beside this one has on the disk, once for each protocol."""
+        protocol = _protocol_key(cell)
+        if protocol in self._read:
+            return
+        self._read.add(protocol)
+        beside = replace(cell, probe=CLEAN, threat=None, joint=True)
+        for one in read_records(self.store.cell(beside).samples):
+            if one["status"] == "ok" and (self.store.root / one["clean_image"]).exists():
+                self._clean[protocol, one["sample"]] = (recorded(one), one["clean_image"])
 
 
 def predict(segmenter: Segmenter, cell: Cell, samples: Sequence[Sample]) -> list[Answer]:
