@@ -26,6 +26,7 @@ from redsam.errors import InputError
 from redsam.models import Segmenter, tiny
 from redsam.prompts import point
 from redsam.registry import create, names
+from redsam.storage import StorageError
 from redsam.threat import Threat
 from redsam.types import Sample, from_uint8
 
@@ -241,6 +242,23 @@ def test_killed_and_run_again_it_is_the_same_file(tmp_path: Path) -> None:
     assert run(tmp_path / "cut", -1) == 0
     assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
     assert not (tmp_path / "cut.state").exists()
+
+
+def test_two_trainings_of_one_file_do_not_mix(sam: Segmenter, tmp_path: Path) -> None:
+    attack, out = create("attack", "uap-contrast", samples=1), tmp_path / "d"
+    kwargs: dict[str, Any] = {"threat": THREAT, "out": out, "epochs": 1, "size": 8}
+    told: list[int] = []
+
+    def second(*, done: int, total: int, note: str) -> None:
+        told.append(done)
+        with pytest.raises(StorageError, match=rf"d is being written by process {os.getpid()}"):
+            train(attack, sam, samples(2), **kwargs)
+
+    made = train(attack, sam, samples(2), progress=second, **kwargs)
+    assert told == [1, 2] and [p.name for p in tmp_path.iterdir()] == ["d"], "no state and no lock is left"
+    assert torch.equal(train(attack, sam, samples(2), progress=second, **kwargs).delta, made.delta) and told == [1, 2]
+    whole = train(attack, sam, samples(2), **(kwargs | {"out": tmp_path / "e"}))
+    assert torch.equal(whole.delta, made.delta)
 
 
 @pytest.mark.parametrize("name", UNIVERSAL)

@@ -7,6 +7,7 @@ Attacks do not know data sets: images come as any sequence of scenes or samples.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from redsam.errors import InputError
 from redsam.models.base import Segmenter
 from redsam.registry import spec_of
 from redsam.seeds import generator, stable_seed
+from redsam.storage import locked
 from redsam.threat import Threat
 from redsam.types import Sample, Scene
 
@@ -66,7 +68,8 @@ def train(
     two stored states; the state lies beside `out` with `.state` added, and is taken away at the end.
 
     Called again after an interruption, with the same arguments, it goes on. Called again after the end it returns what
-    is there. Raises InputError when the file or the state belongs to another training.
+    is there. Raises InputError when the file or the state belongs to another training, and StorageError while another
+    process is at it; `out` with `.lock` added says so.
     """
     attack = attack if epochs is None else replace(attack, epochs=epochs)
     _check(attack, segmenter, images, threat, size)
@@ -84,35 +87,55 @@ def train(
         "size": size if size is not None else side_of(segmenter, images),
     }
     if out.exists():
-        made = Artefact.load(out)
-        same(settings, made.to_dict(), out, "holds another perturbation")
+        return _finished(out, settings, home)
+    with _alone(out):
+        if out.exists():  # by another process, a moment ago
+            return _finished(out, settings, home)
+        course = _begin(attack, segmenter, settings, home)
+        total, failed = attack.epochs * len(images), len(course.skipped)
+        try:
+            for reached in _turns(attack, segmenter, images, threat, protocol, seed, course):
+                course = reached
+                if course.done % save_every == 0:
+                    _save(course, settings, home)
+                if progress is not None:
+                    note = "; ".join(f"{k}: {v}" for k, v in list(course.skipped.items())[failed:])
+                    progress(done=course.done, total=total, note=note)
+                    failed = len(course.skipped)
+        except KeyboardInterrupt:
+            _save(course, settings, home)
+            raise
+        ids = ids_of(images)
+        if len(course.skipped) == len(set(ids)):
+            raise InputError(f"None of the {len(ids)} images could be used: {next(iter(course.skipped.values()))}")
+        kept = {k: v for k, v in settings.items() if k != "size"}
+        artefact = Artefact(
+            delta=course.delta.cpu(), ids=[i for i in ids if i not in course.skipped], steps=course.steps,
+            skipped=course.skipped, **cast(dict[str, Any], kept),
+        )  # fmt: skip
+        artefact.save(out)
         home.unlink(missing_ok=True)
-        return made
-    course = _begin(attack, segmenter, settings, home)
-    total, failed = attack.epochs * len(images), len(course.skipped)
-    try:
-        for reached in _turns(attack, segmenter, images, threat, protocol, seed, course):
-            course = reached
-            if course.done % save_every == 0:
-                _save(course, settings, home)
-            if progress is not None:
-                note = "; ".join(f"{k}: {v}" for k, v in list(course.skipped.items())[failed:])
-                progress(done=course.done, total=total, note=note)
-                failed = len(course.skipped)
-    except KeyboardInterrupt:
-        _save(course, settings, home)
-        raise
-    ids = ids_of(images)
-    if len(course.skipped) == len(set(ids)):
-        raise InputError(f"None of the {len(ids)} images could be used: {next(iter(course.skipped.values()))}")
-    kept = {k: v for k, v in settings.items() if k != "size"}
-    artefact = Artefact(
-        delta=course.delta.cpu(), ids=[i for i in ids if i not in course.skipped], steps=course.steps,
-        skipped=course.skipped, **cast(dict[str, Any], kept),
-    )  # fmt: skip
-    artefact.save(out)
-    home.unlink(missing_ok=True)
     return artefact
+
+
+def _finished(out: Path, settings: Mapping[str, Any], home: Path) -> Artefact:
+    """The artefact that is there, if it is the one that was asked for."""
+    made = Artefact.load(out)
+    same(settings, made.to_dict(), out, "holds another perturbation")
+    home.unlink(missing_ok=True)
+    return made
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold `out` as its only trainer. The lock's file is taken away with the end of the training, not with its
+    interruption: whoever comes then finds the perturbation."""
+    lock = out.with_name(f"{out.name}.lock")
+    with locked(lock, of=out):
+        yield
+        if out.exists():
+            with contextlib.suppress(OSError):
+                lock.unlink()
 
 
 def _turns(

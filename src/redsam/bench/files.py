@@ -1,15 +1,13 @@
-"""Files that are there whole or not at all, and the errors of a disk in words."""
+"""Files that are there whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from redsam.errors import InputError
+from redsam.storage import StorageError as StorageError
+from redsam.storage import storing as storing
 
 # Level 1 is three times faster than Pillow's default on a noisy photograph and some percent larger.
 PNG_LEVEL = 1
-
-
-class StorageError(InputError):
-    """The output folder cannot take what must be written: a full disk, a read-only folder, a folder in use."""
-
-
-@contextlib.contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turn an OSError on `path` into one line that says what to do. What was stored before stays."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(
-                f"The disk is full: {path} could not be written. What was finished is kept.",
-                hint="Free some space and run the same command again; it goes on from there.",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"{path} cannot be written.", hint="Give an --out folder you may write to.") from error
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}.", hint="Check --out.") from error
 
 
 def safe_name(sample: str) -> str:

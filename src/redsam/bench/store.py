@@ -19,9 +19,9 @@ from typing import IO, Any
 from torch import Tensor
 
 from redsam.bench.files import png_bytes, read_json, safe_name, storing, write_bytes, write_json
-from redsam.bench.lock import locked
 from redsam.bench.spec import Cell, JsonDict
 from redsam.errors import InputError
+from redsam.storage import locked
 
 
 def read_records(path: Path) -> list[JsonDict]:
@@ -138,5 +138,5 @@ class RunStore:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder as its only writer; StorageError when another process does."""
-        with locked(self.root):
+        with locked(self.root / "lock", of=self.root):
             yield
