@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from redsam.attacks.attack_sam import AttackSAM, clip_target, moved
+from redsam.attacks.attack_sam import AttackSAM, clip_target, enlarge_mse, moved, vanish_mse
 from redsam.attacks.attack_sam_k import AttackSAMK, random_points
 from redsam.attacks.clicks import Clicks
 from redsam.attacks.pgd import PGD
@@ -22,6 +22,7 @@ from redsam.attacks.task import Task
 from redsam.attacks.tra import TRA
 from redsam.errors import InputError
 from redsam.models import tiny
+from redsam.objectives import enlarge, vanish
 from redsam.prompts import Prompt, point
 from redsam.threat import Threat
 from redsam.types import from_uint8
@@ -62,6 +63,28 @@ def test_clip_target_is_zero_with_zero_gradient_beyond_the_thresholds() -> None:
     one = torch.where(target, 10.0, -10.0)
     one[0, 0, 0] = 5.0  # outside, and 15 above where it should be
     assert float(clip_target(one, target)) == pytest.approx(15**2 / SIDE**2)
+
+
+@pytest.mark.parametrize(("goal", "clipped", "plain", "bound"), [
+    ("vanish", vanish, vanish_mse, -10.0), ("enlarge", enlarge, enlarge_mse, 10.0)
+])  # fmt: skip
+def test_plain_mse_pulls_back_what_is_far_enough(
+    toy_class: Any, goal: Any, clipped: Any, plain: Any, bound: float
+) -> None:
+    nothing = torch.zeros(1, 1, 2, dtype=torch.bool)
+    logits = torch.tensor([[[2 * bound, 0.0]]], requires_grad=True)
+    losses = (clipped(logits, nothing), plain(logits, nothing))
+    slopes = [torch.autograd.grad(loss.sum(), logits)[0].flatten().tolist() for loss in losses]
+    assert slopes == [[0.0, -bound], [bound, -bound]]
+    assert float(plain(logits, nothing)) == pytest.approx(100.0) and float(clipped(logits, nothing)) == 50.0
+    model = toy_class(side=SIDE)
+    with torch.no_grad():
+        start = model.decode(model.encode(grey()), PROMPTS).logits()[0]
+    for chosen, loss in ((True, clipped), (False, plain)):
+        found = AttackSAM(goal=goal, clipped=chosen, random_start=False).run(model, grey(), PROMPTS, threat=WIDE)
+        assert float(found.losses[0, 0]) == pytest.approx(float(loss(start, start > 0)), rel=1e-5)
+    with pytest.raises(InputError, match="clipped logits only"):
+        AttackSAM(goal="flip", clipped=False)
 
 
 @pytest.mark.parametrize(("goal", "area"), [("vanish", 0), ("enlarge", SIDE**2)])

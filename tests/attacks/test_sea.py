@@ -111,6 +111,21 @@ def test_it_is_at_least_as_strong_as_each_of_its_runs(sam: Any) -> None:
     assert len({tuple(r.flatten().tolist()) for r in rows}) == len(LOSSES)  # the losses do differ
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_loss_alone_is_its_run_among_the_four(sam: Any, name: str) -> None:
+    whole = SEA(iterations=4).run(sam, pictures(), PROMPTS, threat=Threat(eps=8 / 255), seeds=[1, 2])
+    alone = SEA(iterations=4, losses=[name]).run(sam, pictures(), PROMPTS, threat=Threat(eps=8 / 255), seeds=[1, 2])
+    rows = whole.losses.view(len(LOSSES), -1, 2)
+    assert torch.equal(alone.losses, rows[LOSSES.index(name)]) and alone.steps == (4, 4) and alone.gradients == 8
+
+
+def test_losses_are_the_paper_s_each_once() -> None:
+    assert SEA().losses == LOSSES and SEA(losses="js").losses == ("js",)
+    for losses in ((), ("bce",), ("js", "js")):
+        with pytest.raises(InputError, match="losses="):
+            SEA(losses=losses)
+
+
 def test_the_early_stages_look_further_than_the_budget(sam: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
     parts = APGD.parts

@@ -34,12 +34,26 @@ def clip_target(logits: Tensor, reference: Tensor, *, progress: float = 1.0) -> 
     return torch.where(reference.bool(), inside, outside).flatten(1).mean(1)
 
 
+@register("objective", "vanish-mse", on="mask", aim="away", blind=True, paper="Attack-SAM", year=2023, url=ATTACK_SAM)
+def vanish_mse(logits: Tensor, reference: Tensor, *, progress: float = 1.0) -> Tensor:
+    """What ClipMSE is compared with in the paper, mask removal: mean over all pixels of (logit + 10)^2, which also
+    pulls up the pixels that are below -10 already. Deviation: the mean instead of the sum."""
+    return (logits - NEG_TH).square().flatten(1).mean(1)
+
+
+@register("objective", "enlarge-mse", on="mask", aim="away", blind=True, paper="Attack-SAM", year=2023, url=ATTACK_SAM)
+def enlarge_mse(logits: Tensor, reference: Tensor, *, progress: float = 1.0) -> Tensor:
+    """The same for mask enlargement: mean of (logit - 10)^2."""
+    return (logits - POS_TH).square().flatten(1).mean(1)
+
+
 @register("attack", "attack-sam", paper="Attack-SAM: Towards Attacking Segment Anything Model (Zhang et al.)",
           year=2023, url=ATTACK_SAM, norms=("linf",), kind="white-box", knowledge=("white-box", "transfer"),
           cost="steps gradients")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
 class AttackSAM(Attack):
     """PGD-10 with steps of 2/255 (published at eps 8/255) on ClipMSE; goal "vanish" and "enlarge" need no reference.
+    For these two clipped False gives plain MSE on the logits, with which the paper compares.
 
     goal "shift": the mask moves by `share` of the image's width and height, on each axis to the side with more room;
     "flip": it is mirrored left-right; "given": `mask` is the path of a mask image (foreground above half grey), or
@@ -55,12 +69,17 @@ class AttackSAM(Attack):
     share: float = 0.25
     mask: str | None = None
     random_start: bool = True
+    clipped: bool = True
 
     def __post_init__(self) -> None:
         if self.goal not in get_args(Goals):
             raise InputError(f"There is no goal '{self.goal}'.", hint=f"Choose from {', '.join(get_args(Goals))}.")
         if self.mask is not None and self.goal != "given":
             raise InputError(f"A target mask came with goal '{self.goal}'.", hint='Set goal to "given".')
+        if not self.clipped and self.goal not in ("vanish", "enlarge"):
+            raise InputError(
+                f"Goal '{self.goal}' regresses on clipped logits only.", hint="Leave clipped out, or aim to vanish."
+            )
         if not 0 < self.share < 1:
             raise InputError(
                 f"share is {self.share:g} of the image.", hint="Give a number between 0 and 1, such as 0.25."
@@ -77,6 +96,7 @@ class AttackSAM(Attack):
         if self.goal in ("shift", "flip", "given"):
             task = replace(task, reference=self.targets(task))
         objective = self.goal if self.goal in ("vanish", "enlarge") else "clip-target"
+        objective += "" if self.clipped else "-mse"
         goal = Goal(
             task=task, objective=registry.get("objective", objective), select=self.select, stop_at=self.stop_at
         )  # fmt: skip

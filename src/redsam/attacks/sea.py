@@ -84,23 +84,34 @@ class SEA(Attack):
     of the one before, projected; only iterates of the last stage count. keep_best False delivers the best of the last
     run by its own loss. Deviations: those of the losses and of `apgd`; an image that reaches stop_at is delivered as
     it is and leaves out the runs that follow. Trace.losses: pixel accuracies of the last stages' iterates, run after
-    run, which is fewer rows than steps.
+    run, which is fewer rows than steps. losses: some of the four, in another order, or one alone; a run draws the same
+    start whatever runs beside it.
     """
 
     iterations: int = 300
+    losses: tuple[str, ...] = LOSSES
+
+    def __post_init__(self) -> None:
+        given = (self.losses,) if isinstance(self.losses, str) else tuple(self.losses)  # a log has lists
+        object.__setattr__(self, "losses", given)
+        wrong = [name for name in given if name not in LOSSES]
+        if wrong or not given or len(set(given)) < len(given):
+            raise InputError(
+                f"losses={','.join(given) or 'nothing'} cannot be run.", hint=f"Each once, of {', '.join(LOSSES)}."
+            )
 
     def needs_reference(self) -> bool:
         """The losses compare with it."""
         return True
 
     def search(self, task: Task) -> Trace:
-        """The four runs; each image's worst iterate of them all."""
+        """The runs; each image's worst iterate of them all."""
         self._check(task.threat.queries)
         ledger = Ledger.of(task)
         out, left = task.clean.clone(), list(range(len(task)))
         gradients = forwards = 0
         steps, flags = [0] * len(task), [""] * len(task)
-        for number, name in enumerate(LOSSES):
+        for number, name in enumerate(self.losses):
             run = self._run(name, task.subset(left), ledger, left)
             gradients, forwards = gradients + run.gradients, forwards + run.forwards
             out[left] = run.images if not self.keep_best else ledger.worst[left]
@@ -146,7 +157,7 @@ class SEA(Attack):
     def _check(self, queries: int | None) -> None:
         if self.iterations < 1:
             raise InputError(f"An attack of {self.iterations} iterations does nothing.", hint="Give at least 1.")
-        needed = len(LOSSES) * (self.iterations + len(stages(self.iterations)))
+        needed = len(self.losses) * (self.iterations + len(stages(self.iterations)))
         if queries is not None and needed > queries:
             raise InputError(
                 f"{self.iterations} iterations of each loss need {needed} forward passes, the threat grants {queries}.",

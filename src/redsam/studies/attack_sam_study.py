@@ -1,4 +1,4 @@
-"""attack-sam: masks removed and enlarged through ClipMSE, and what one image does to prompts it was not made for."""
+"""attack-sam: masks removed and enlarged through ClipMSE or plain MSE, and what one image does to other prompts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ GOALS = ("vanish", "enlarge")
           url="https://arxiv.org/abs/2305.00866")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
 class AttackSam(Study):
-    """FGSM and PGD-10 on ClipMSE, vanish and enlarge, every prompt alone; then K points, asked at other points.
+    """FGSM and PGD-10 on ClipMSE, vanish and enlarge, and vanish on plain MSE, every prompt alone; then K points, asked
+    at other points.
 
     As published: eps 8/255, steps of 8/255 (FGSM) and 2/255 (PGD, 10 steps), IoU with the clean mask of one random
     point. ks: numbers of source points of Attack-SAM-K, tested at points it has not seen; 400 with `cross_steps` = 40
@@ -48,6 +49,9 @@ class AttackSam(Study):
             direct.append(self.trial("fgsm", threats, label=f"FGSM, {goal}", objective=goal))
             pgd = self.trial("attack-sam", threats, label=f"PGD-{self.steps}, {goal}", goal=goal, steps=self.steps)
             direct.append(pgd)
+        direct.append(self.trial("fgsm", threats, label="FGSM, vanish, MSE", objective="vanish-mse"))
+        label = f"PGD-{self.steps}, vanish, MSE"
+        direct.append(self.trial("attack-sam", threats, label=label, goal="vanish", steps=self.steps, clipped=False))
         found = asked.matrix("attack-sam", direct, [point], joint=False)
         ours = [
             measured(row, attack=e.trial) | {"psnr": row["psnr"]}
