@@ -3,7 +3,9 @@
 Each image becomes WebP with the longest side of pack.py and one 8-bit map of class names (0 nothing, 255 ignored, i =
 names[i - 1] of index.json): voc, camvid and ccp as annotated; coco_mval, which holds one object a file with its class
 in the file name, joined by photograph. `complete` says that every class of its set is marked on the image: only then
-is a missing class known to be absent. Never commit the packed file: it holds photographs that may not be passed on.
+is a missing class known to be absent. `held_out` marks the photographs that train_text.py does not train on: those that
+train.py held out of the lab models, too, so that starting from one of these shows no held-out photograph.
+Never commit the packed file: it holds photographs that may not be passed on.
 """
 
 from __future__ import annotations
@@ -24,11 +26,18 @@ from PIL import Image
 
 COMPLETE = ("voc", "camvid", "ccp")
 Task = tuple[str, tuple[tuple[str, str], ...], dict[str, int]]  # set, (file, class name or ""), name to index
+HELD_OUT, EVERY = 7, 40  # of each 40 images of pool/, in pack.py's order, the one with this remainder is held out
 
 
 def class_of(stem: str) -> str:
     """`baseball bat03_000000123.webp` is a baseball bat."""
     return stem.split("_")[0].rstrip("0123456789")
+
+
+def held_out(pool: Path) -> set[str]:
+    """`SET/FILE STEM` of the images that neither train.py nor train_text.py trains on."""
+    images = [p for d in sorted(pool.iterdir()) if d.is_dir() for p in sorted(d.glob("*.webp"))]
+    return {f"{p.parent.name}/{p.stem}" for i, p in enumerate(images) if i % EVERY == HELD_OUT}
 
 
 def tasks_of(pool: Path) -> tuple[list[tuple[str, tuple[tuple[str, str], ...]]], list[str]]:
@@ -84,11 +93,13 @@ def pack(pool: Path, out: Path, *, workers: int, limit: int | None = None) -> in
     out.parent.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     tasks = [(group, files, index) for group, files in found]
+    kept = held_out(pool)
     with multiprocessing.Pool(workers) as team, zipfile.ZipFile(out, "w") as archive:
         for number, (image, plane, entry) in enumerate(team.imap(pack_one, tasks, chunksize=16)):
             archive.writestr(f"{number:05d}.webp", image)
             archive.writestr(f"{number:05d}.png", plane)
-            entries.append(entry)
+            group, files = found[number]
+            entries.append(entry | {"held_out": any(f"{group}/{Path(file).stem}" in kept for file, _ in files)})
         archive.writestr("index.json", json.dumps({"names": names, "items": entries}))
     return len(entries)
 

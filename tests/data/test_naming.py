@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,14 @@ def test_a_known_set_names_its_classes(tmp_path: Path) -> None:
 def test_one_name_for_the_whole_image() -> None:
     assert [p.text for p in Text()(scene(["baseball bat"]), seed=0).prompts] == ["baseball bat"]
     assert spelled("traffic_light") == "traffic light"
+
+
+def test_regions_named_for_the_project_keep_their_names_only_where_they_are_the_same() -> None:
+    from redsam.data.known import NAMES, given_names
+
+    one = "000000000285"
+    assert given_names("coco_panoptic_val", one, [88715, 275827, 5], [1, 2, 3]) == ["grass", "bear", ""]
+    assert given_names("coco_panoptic_val", one, [88715, 275826], [1, 2]) == ["grass", ""]
+    assert given_names("coco_panoptic_val", "elsewhere", [88715], [1]) == [""]
+    table = json.loads((NAMES / "coco_panoptic_val.json").read_text())
+    assert len(table) == 100 and sum(map(len, table.values())) == 372

@@ -74,7 +74,7 @@ def archive(tmp_path: Path) -> Path:
                 blob = io.BytesIO()
                 Image.fromarray(array).convert("RGB" if kind == "WEBP" else "L").save(blob, kind)
                 out.writestr(name, blob.getvalue())
-            index.append({"set": "voc", "size": [96, 96], "complete": True})
+            index.append({"set": "voc", "size": [96, 96], "complete": True, "held_out": i == 7})
         out.writestr("index.json", json.dumps({"names": ["cat", "dog"], "items": index}))
     return path
 
@@ -140,8 +140,8 @@ def test_steps_teach_and_a_run_goes_on_where_it_was(archive: Path, tmp_path: Pat
     gen = torch.Generator().manual_seed(9)
     batch = recipe.draw(named, count=8, side=64, gen=gen, augment=False)
     with torch.no_grad():
-        after = float(recipe.loss_of(now.model, batch)[0])  # type: ignore[arg-type]
-        before = float(recipe.loss_of(recipe.build(None), batch)[0])
+        after = float(recipe.loss_of(now.model, batch, named)[0])  # type: ignore[arg-type]
+        before = float(recipe.loss_of(recipe.build(None), batch, named)[0])
     assert after < 0.85 * before
     args.steps = 27
     train_text.train(train_text.ALONE, args, named, watching)

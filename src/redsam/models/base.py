@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ class Segmenter(ABC):
     # Which prompts it takes: texts, and points, boxes and masks.
     takes_text: bool = False
     takes_clicks: bool = True
+    # Over how many of its random draws an attacker averages a gradient (see draws.py); 1 where nothing is drawn.
+    draws: int = 1
 
     def __init__(self, model: nn.Module, *, name: str) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -59,7 +61,22 @@ class Segmenter(ABC):
             hint="Attack its final features: --attack almost-nothing",
         )
 
+    @property
+    def undefended(self) -> Segmenter:
+        """The model itself where this is one behind a defence, as `defense` says."""
+        return self
+
+    @property
+    def defense(self) -> Mapping[str, Any] | None:
+        """What stands in front of `undefended`, as JSON; None for a model by itself."""
+        return None
+
     # --- hooks -----------------------------------------------------------------------------------------------------
+    def prepare(self, images: Tensor, *, exact: bool) -> Tensor:
+        """What is done to float Bx3xHxW images before anything else; a defence's place. Same shape and device; `exact`
+        as in `encode`."""
+        return images
+
     @abstractmethod
     def frame(self, height: int, width: int) -> Frame:
         """How an image of this size is laid into the model's own frame (pad or stretch, size, mean, std)."""
@@ -81,6 +98,10 @@ class Segmenter(ABC):
     def settle(self, images: Images, prompts: Sequence[Sequence[Prompt]]) -> Sequence[Sequence[Prompt]]:
         """The prompts as an attack starting from these clean images shall ask them; most models leave them alone."""
         return prompts
+
+    def forms(self) -> Mapping[str, Segmenter]:
+        """The ways in which an attack can follow this model's answers to a text, each as a model: one for most."""
+        return {"end to end": self}
 
     # --- the public, final calls -----------------------------------------------------------------------------------
     @final

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -186,6 +187,13 @@ class GroundedSegmenter(TextSegmenter, TransformersSegmenter):
         now = self._instances(encoding, owner, prompt.text)
         rows = now.boxes[now.scores > self.threshold].tolist()
         return replace(prompt, found=tuple(cast(Box, tuple(row)) for row in rows))
+
+    def forms(self) -> Mapping[str, Segmenter]:
+        """Both ways over the same networks, whichever this one is."""
+        plain, frozen = copy(self), copy(self)
+        plain.frozen_boxes, frozen.frozen_boxes = False, True
+        frozen.name = f"{self.name}, boxes frozen"
+        return {"boxes frozen": frozen, "through the detector": plain}
 
     def fingerprint(self) -> str:
         """Of both networks, the threshold and the mode."""
