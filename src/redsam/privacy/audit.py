@@ -103,21 +103,25 @@ def audit(
         results, claims = judge(answers, len(names), rule, seed=plan.seed)
         salt = salt_of(store.root) if show == "hashes" else b""
         # Those left out are labelled with the others: a reason must not be where a name gets out.
-        shown = labels(names + [s.who for s in people.skipped], show, salt=salt)
+        everybody = list(dict.fromkeys(names + [s.who for s in people.skipped]))
+        shown = dict(zip(everybody, labels(everybody, show, salt=salt), strict=True))
         summary: JsonDict = {
             "schema": SCHEMA, "cell": cell.id, "model": dict(model), "plan": asdict(plan), "rule": asdict(rule),
             "show": show, "tiles": geometry.tiles, "tile": list(geometry.tile), "padding": geometry.padding,
             "people": len(names), "queries": plan.grids * (len(strings) + (plan.permutations - 1) * geometry.tiles),
             "bar": claims.singled.bar, "decoys": [round(float(v), 6) for v in claims.singled.lead[len(names) :]],
             "chance": chance_lines(geometry.tiles),
-            "names": [{"name": label, **r.to_json()} for label, r in zip(shown, results, strict=False)],
-            "skipped": [{"who": label, "reason": s.reason}
-                        for label, s in zip(shown[len(results) :], people.skipped, strict=True)],
+            "names": [{"name": shown[name], **r.to_json()} for name, r in zip(names, results, strict=True)],
+            "skipped": [{"who": shown[s.who], "reason": s.reason} for s in people.skipped],
             "env": env, "command": command,
         }  # fmt: skip
         write_json(store.root / "privacy.json", summary)
     return Audited(
-        out=store.root, results=tuple(results), claims=claims, labels=tuple(shown[: len(results)]), summary=summary
+        out=store.root,
+        results=tuple(results),
+        claims=claims,
+        labels=tuple(shown[name] for name in names),
+        summary=summary,
     )
 
 
