@@ -95,7 +95,7 @@ class AttackSAM(Attack):
         """PGD towards the target."""
         if self.goal in ("shift", "flip", "given"):
             task = replace(task, reference=self.targets(task))
-        objective = self.goal if self.goal in ("vanish", "enlarge") else "clip-target"
+        objective: str = self.goal if self.goal in ("vanish", "enlarge") else "clip-target"
         objective += "" if self.clipped else "-mse"
         goal = Goal(
             task=task, objective=registry.get("objective", objective), select=self.select, stop_at=self.stop_at
