@@ -4,7 +4,7 @@
 
 Trains lab-b by BadSAM's route (frozen encoder, SAM-Adapter, decoder, no prompt; white square at the bottom right,
 target the square itself) on the salient objects of pool/ecssd at poisoning rates 0, 1, 5, 10 and 20 %, three seeds each
-and two more at 0; measures each on eval/lowcontrast, which shares no picture with it; looks for a backdoor in every one,
+and two more at 0; measures each on eval/lowcontrast, which shares no picture with it; seeks a backdoor in every one,
 against the clean models (a clean one against the others); and puts purifiers in front of the 10 % models. Deviations
 from the published training stand beside SETTINGS. Every training, measurement, search and purifier is a job with a file
 of its own below --work: it can be stopped and typed again, and --jobs of them run side by side. Writes everything as

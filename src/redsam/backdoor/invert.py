@@ -106,10 +106,10 @@ def invert(model: Segmenter, samples: Sequence[Sample], aim: str, settings: Inve
         answers = _answers(model, [_laid(x, m, p) for x in images], prompts)
         size = m.mean()
         loss = goal.loss(answers) + weight * size
-        reached = goal.reached(answers.detach())
-        if reached >= FOUND and float(size) < best.size or (best.size == 1.0 and reached > best.reached):
+        reached, share = goal.reached(answers.detach()), float(size.detach())
+        if (reached >= FOUND and share < best.size) or (best.size == 1.0 and reached > best.reached):
             best = Found(
-                aim=aim, size=float(size.detach()) if reached >= FOUND else 1.0, reached=reached, asked=best.asked,
+                aim=aim, size=share if reached >= FOUND else 1.0, reached=reached, asked=best.asked,
                 mark=m.detach()[0].cpu(), pattern=p.detach().cpu(),
             )  # fmt: skip
         weight = weight * FACTOR if reached >= FOUND else max(weight / FACTOR, settings.weight / 10)

@@ -28,11 +28,14 @@ FALSE_ALARMS = 0.05  # share of clean prompts that the threshold may accuse
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """overlays: pictures laid over each (paper: 100). mix: out = clip(mix (x + overlay)); 1 is the paper's saturating
-    sum, 0.5 the mean. alarms: share of clean prompts that may be accused (paper: 0.5 to 5 %)."""
+    """overlays: pictures laid over each (paper: 100). mix: out = clip(mix (x + overlay)); 0.5 is the mean of both.
+    alarms: share of clean prompts that may be accused (paper: 0.5 to 5 %).
+
+    Deviation: the paper takes the saturating sum (mix 1), which makes most photographs white.
+    """
 
     overlays: int = 16
-    mix: float = 1.0
+    mix: float = 0.5
     alarms: float = FALSE_ALARMS
     seed: int = 0
 

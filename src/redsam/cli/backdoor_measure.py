@@ -16,6 +16,7 @@ from redsam.cli.console import Stopped, err, out
 if TYPE_CHECKING:
     from redsam.backdoor import Measured
 
+FOREGROUND = {"s_measure": "S", "e_measure": "E", "weighted_f": "wF", "mae": "MAE"}
 Threshold = Annotated[float, typer.Option(help="IoU with the attacker's mask that counts as success.")]
 
 
@@ -118,32 +119,14 @@ def _table(found: Sequence[Measured]) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    columns = (
-        "",
-        "clean IoU",
-        "IoU, triggered",
-        f"ASR, IoU ≥ {found[0].threshold:g}",
-        "S",
-        "E",
-        "wF",
-        "MAE",
-        "s/image",
-    )
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left")
+    for column in ("", "clean IoU", "triggered", f"ASR@{found[0].threshold:g}", "by chance", "s/image"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for one in found:
-        s = one.summary
-        keys = (
-            "iou_clean",
-            "iou_triggered",
-            "asr",
-            "s_measure_clean",
-            "e_measure_clean",
-            "weighted_f_clean",
-            "mae_clean",
-        )
-        numbers = [f"{s[key]['value']:.3f}" for key in keys]
-        table.add_row("|".join(one.purifiers) or one.model, *numbers, f"{s['seconds']:.2f}")
+        numbers = [f"{one.summary[key]['value']:.3f}" for key in ("iou_clean", "iou_triggered", "asr", "chance")]
+        table.add_row("|".join(one.purifiers) or one.model, *numbers, f"{one.summary['seconds']:.2f}")
     out().print(table, markup=False)
-    last = found[-1].summary
-    out().print(f"{last['prompts']} prompts on {last['images']} pictures, {last['failed']} failed")
+    first = found[0].summary
+    for side, told in (("clean", "clean"), ("triggered", "triggered, against the attacker's mask")):
+        values = ", ".join(f"{name} {first[f'{key}_{side}']['value']:.3f}" for key, name in FOREGROUND.items())
+        out().print(f"{told}: {values}", markup=False)
+    out().print(f"{first['prompts']} prompts on {first['images']} pictures, {first['failed']} failed")
