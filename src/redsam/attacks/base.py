@@ -21,6 +21,7 @@ from redsam.attacks.check import validate
 from redsam.attacks.loop import Trace
 from redsam.attacks.task import Task
 from redsam.errors import BudgetViolation
+from redsam.models import draws
 from redsam.models.base import Segmenter
 from redsam.models.geometry import Frame
 from redsam.models.resample import resize
@@ -108,7 +109,8 @@ class Attack(ABC):
             segmenter=segmenter, clean=attacked, prompts=prompts, reference=masks, region=where, threat=threat,
             seeds=list(seeds) if seeds is not None else [0] * len(images), frame=frame,
         )  # fmt: skip
-        trace = self.search(task)
+        with draws.expecting(segmenter.draws):
+            trace = self.search(task)
         found = threat.project(trace.images, attacked, where)
         if frame is None:
             delivered, notes = threat.quantise(found, clean, region), [""] * len(images)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from redsam.errors import InputError
+from redsam.models import draws
 from redsam.prompts import Prompt
 from redsam.threat import Threat
 
@@ -198,8 +199,7 @@ def descend(
 def _last(evaluate: Evaluate, state: State, parts: Parts) -> Tensor:
     """The last iterate has not been looked at yet: one forward pass, then what is delivered of the active images."""
     state.step = state.steps
-    with torch.no_grad():
-        final = evaluate(state.x, state.active, 1.0)
+    final = _look(evaluate, state, 1.0)
     state.rank = final.rank
     _remember_best(state, final.rank.isfinite())
     if not parts.keep_best:
@@ -223,17 +223,45 @@ def _fill(rows: list[Tensor], count: int) -> Tensor:
 
 
 def slope(evaluate: Evaluate, state: State, x: Tensor, transform: Transform | None = None) -> tuple[Evaluation, Tensor]:
-    """The evaluation at `transform` of x (nx3xHxW) and its gradient with regard to x."""
-    x = x.detach().requires_grad_(True)
-    result = evaluate(x if transform is None else transform(x, state), state.active, state.step / state.steps)
-    if not result.loss.requires_grad:
-        raise InputError(
-            "The model's masks have no gradient with regard to the image.",
-            hint="Wrap it with differentiable=False and attack it through its answers, or craft on another model.",
-        )
-    # The sum keeps images apart: d(sum)/d(image i) is the gradient of image i's own loss.
-    (gradient,) = torch.autograd.grad(result.loss.sum(), x)
-    return result, gradient
+    """The evaluation at `transform` of x (nx3xHxW) and its gradient with regard to x; of a model whose defence draws at
+    random the means over its draws (EOT), computed one after the other."""
+    looks = []
+    for draw in range(draws.count()):
+        leaf = x.detach().requires_grad_(True)
+        with draws.looking_at(draw):
+            seen = leaf if transform is None else transform(leaf, state)
+            result = evaluate(seen, state.active, state.step / state.steps)
+        if not result.loss.requires_grad:
+            raise InputError(
+                "The model's masks have no gradient with regard to the image.",
+                hint="Wrap it with differentiable=False and attack it through its answers, or craft on another model.",
+            )
+        # The sum keeps images apart: d(sum)/d(image i) is the gradient of image i's own loss.
+        (gradient,) = torch.autograd.grad(result.loss.sum(), leaf)
+        looks.append((result._replace(loss=result.loss.detach()), gradient))
+    if len(looks) == 1:
+        return looks[0]
+    return _mean([result for result, _ in looks]), torch.stack([gradient for _, gradient in looks]).mean(0)
+
+
+@torch.no_grad()
+def _look(evaluate: Evaluate, state: State, progress: float) -> Evaluation:
+    """The evaluation of `state.x` without a gradient; over the same draws as `slope`, so that their ranks compare."""
+    looks = []
+    for draw in range(draws.count()):
+        with draws.looking_at(draw):
+            looks.append(evaluate(state.x, state.active, progress))
+    return looks[0] if len(looks) == 1 else _mean(looks)
+
+
+def _mean(looks: Sequence[Evaluation]) -> Evaluation:
+    """Mean loss and rank; the goal is reached where every look says so."""
+    reached = [look.reached for look in looks if look.reached is not None]
+    return Evaluation(
+        loss=torch.stack([look.loss for look in looks]).mean(0),
+        rank=torch.stack([look.rank for look in looks]).mean(0),
+        reached=torch.stack(reached).all(0) if reached else None,
+    )
 
 
 def _differentiate(evaluate: Evaluate, state: State, parts: Parts) -> Evaluation:

@@ -1,6 +1,8 @@
-"""Defences: purifiers from image to image, and what wraps a model in them."""
+"""Defences: purifiers from image to image, models behind them, and certificates."""
 
 from redsam.defenses.base import Purifier
-from redsam.defenses.specs import chain, parse
+from redsam.defenses.defended import DefendedSegmenter
+from redsam.defenses.loading import load
+from redsam.defenses.specs import apart, chain, parse
 
-__all__ = ["Purifier", "chain", "parse"]
+__all__ = ["DefendedSegmenter", "Purifier", "apart", "chain", "load", "parse"]

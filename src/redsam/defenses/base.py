@@ -72,7 +72,7 @@ class Purifier(ABC):
         (default 0). Raises InputError for images or seeds that cannot be used."""
         for i, image in enumerate(images if images.ndim == 4 else ()):
             check_image(image, f"image {i}")
-        if images.ndim == 4 and not on_lattice(images):
+        if images.ndim == 4 and len(images) and not on_lattice(images):
             raise InputError(
                 "The images are not on the 8-bit lattice, so no file can hold them.",
                 hint="Round them first: redsam.types.from_uint8(to_uint8(images)).",

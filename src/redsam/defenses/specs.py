@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from redsam.defenses.base import Purifier
 from redsam.errors import InputError
 
 BETWEEN = "|"
+SEPARATOR = re.compile(r",(?!\s*\w+\s*=)")
 
 
 def parse(text: str) -> Purifier:
@@ -47,6 +49,11 @@ def chain(defenses: str | Purifier | Sequence[str | Purifier]) -> tuple[Purifier
     for one in given:
         out += [one] if isinstance(one, Purifier) else [parse(part) for part in one.split(BETWEEN) if part.strip()]
     return tuple(out)
+
+
+def apart(text: str) -> list[str]:
+    """`jpeg:quality=50,median` to its parts: a comma followed by `option=` belongs to the options before it."""
+    return [part.strip() for part in SEPARATOR.split(text) if part.strip()]
 
 
 def _value(text: str) -> Any:

@@ -27,15 +27,16 @@ def encode(segmenter: Hooks, images: Images, *, exact: bool = False) -> Encoding
         raise InputError(f"encode takes float images Bx3xHxW or a list of 3xHxW, got {shapes}.")
     frames: list[Frame] = []
     pixels: list[Tensor] = []
+    kept: list[Tensor] = []
     for stack in stacks:
         frame = segmenter.frame(int(stack.shape[-2]), int(stack.shape[-1]))
-        stack = stack.to(segmenter.device)
+        stack = segmenter.prepare(stack.to(segmenter.device), exact=exact)
+        kept += list(stack) if segmenter.takes_text else []
         pixels.append(frame.fit_exact(_lattice(stack)) if exact else frame.fit(stack))
         frames += [frame] * len(stack)
     batch = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
     features, extra = segmenter._embed(batch.to(segmenter.dtype))
-    kept = tuple(image for stack in stacks for image in stack.to(segmenter.device)) if segmenter.takes_text else ()
-    return Encoding(features=features, extra=extra, frames=tuple(frames), images=kept, exact=exact)
+    return Encoding(features=features, extra=extra, frames=tuple(frames), images=tuple(kept), exact=exact)
 
 
 def decode(
