@@ -21,10 +21,14 @@ Prior = Literal["both", "vertical", "dark-channel"]
 CAMERA, FOCAL = 1.4, 1.0
 # Metres: what stands at the horizon, and the sky.
 FAR, SKY = 60.0, 1000.0
-# How softly the ground ends at the horizon, in heights of the image: nobody knows where exactly it is.
-SOFT = 0.04
+# How softly the ground ends at the horizon, in heights of the image: nobody knows where exactly it is, and where it
+# ends within a few rows, haze has a ledge there on every house in front.
+SOFT = 0.06
 # Side of the dark channel's window over the shorter side (the paper's 15 pixels on images of about 400).
 WINDOW = 15 / 400
+# How far from what was found the window and the filter can have hidden sky, over the shorter side, and how far sRGB
+# values may be from those of the sky found nearby. Without it a rim of clear sky stands around every roof.
+RIM, ALIKE = 0.06, 0.1
 
 
 def check(prior: str, horizon: float) -> None:
@@ -43,24 +47,33 @@ def depth(image: Tensor, *, prior: Prior = "both", horizon: float = 0.45) -> Ten
     """
     check(prior, horizon)
     below = ground(image, horizon)
-    if prior == "vertical":
-        return below
+    if prior == "vertical":  # from the horizon up more and more sky
+        return below * (SKY / FAR) ** smoothstep(horizon - rows(image), 0.0, 0.3)
     haze = guided(image, dark_channel(to_linear(image), max(int(WINDOW * short_side(image)), 1)))
-    skyward = smoothstep(haze, 0.15, 0.6)
+    skyward = regrown(image, smoothstep(haze, 0.15, 0.6))
     if prior == "dark-channel":
         return FAR * (SKY / FAR) ** skyward
     up = smoothstep(horizon - rows(image), 0.0, 0.1)  # no sky below the horizon, however bright
-    return below.clamp_max(FAR) * (SKY / FAR) ** (skyward * up)
+    return below * (SKY / FAR) ** (skyward * up)
 
 
 def ground(image: Tensor, horizon: float) -> Tensor:
     """HxW metres to a level ground seen by a camera at CAMERA metres, focal * CAMERA / rows below the horizon, which
-    something at FAR metres ends softly; from there up more and more sky."""
+    something at FAR metres ends softly."""
     height, width = image.shape[-2:]
     down = F.softplus((rows(image).double() - horizon) / SOFT).to(image.dtype) * SOFT * height
     nearness = down / (FOCAL * max(height, width) * CAMERA) + 1 / FAR
-    sky = (SKY / FAR) ** smoothstep(horizon - rows(image), 0.0, 0.3)
-    return (sky / nearness).expand(height, width)
+    return (1 / nearness).expand(height, width)
+
+
+def regrown(image: Tensor, sky: Tensor) -> Tensor:
+    """HxW: sky-likeness given back to the rim that the dark channel's window took from it: what lies close to the sky
+    found and has its colour."""
+    side = short_side(image)
+    sums = blur(torch.cat([image * sky, sky[None]]), RIM / 2 * side)
+    away = (image - sums[:3] / sums[3].clamp_min(1e-4)).abs().amax(0)
+    near = blur(widest(sky, round(RIM * side))[None], RIM / 6 * side)[0]
+    return torch.maximum(sky, near * torch.exp(-((away / ALIKE).square())))
 
 
 def dark_channel(light: Tensor, window: int) -> Tensor:

@@ -26,6 +26,9 @@ BRANCH, TWIG = 0.5, 0.45  # longest length of what sprouts, of what is left of t
 UNEVEN = 0.15  # standard deviation of an angle, in radians
 WIDTH, GLOW = 0.4, 3.0  # standard deviations of a needle and of the rime around it
 NEEDLES, RIME, HAZE = 0.8, 0.1, 0.1  # how dense each is
+# Where a fractal between 0 and 1 is below the first the glass is bare, above the second fully grown over: crystals all
+# over, in patches, rather than one patch of them.
+BARE = (0.15, 0.5)
 STEP = 0.7  # of a real pixel between the points that draw a line
 TINT = (0.84, 0.92, 1.0)
 
@@ -73,7 +76,8 @@ def ice(height: int, width: int, unit: float, random: torch.Generator) -> Tensor
     rime = smooth(drawn, GLOW * unit, "nearest") * (STEP * unit * APART)
     side = 1 << (max(height, width) - 1).bit_length()
     patches = plasma(side, 2.0, random)[:height, :width].float()
-    ice = (NEEDLES * needles + RIME * rime) * (4 * patches - 1.6).clamp(0, 1) + HAZE * patches
+    grown = ((patches - BARE[0]) / (BARE[1] - BARE[0])).clamp(0, 1)
+    ice = (NEEDLES * needles + RIME * rime) * grown + HAZE * patches
     return (1 - torch.exp(-ice))[0]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from redsam.corruptions.base import Corruption
-from redsam.corruptions.light import blur, each, luminance, short_side, smoothstep, to_linear, to_srgb, widest
+from redsam.corruptions.light import blur, each, luminance, rows, short_side, smoothstep, to_linear, to_srgb, widest
 from redsam.corruptions.overcast import sky_likeness
 from redsam.registry import register
 
@@ -24,7 +24,12 @@ MOON, BLUE = (0.75, 0.95, 1.45), (0.3, 0.38, 0.46, 0.53, 0.6)
 # The lens spreads this part of a lamp's light over Gaussians of these sigmas (over the shorter side) and shares.
 SPREAD = 0.45
 HALO = ((0.006, 0.55), (0.02, 0.3), (0.07, 0.15))
-LAMP = 1.6  # times the light that a lamp has by day
+# Times the light that a lamp's pixels have by day, where the sensor clips it: a lamp that looks no brighter than white
+# has no halo that an eye would see.
+LAMP = 4.0
+# Where more than this part of the surroundings (a Gaussian of 0.06 of the shorter side) is bright by day, nothing is a
+# lamp: a white car, the sky between branches. And white below these rows is paint on the road, not a headlamp.
+CROWD, PAINT = (0.08, 0.16), (0.5, 0.65)
 
 
 @register("corruption", "night", paper="Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image "
@@ -59,13 +64,16 @@ class Night(Corruption):
 
 
 def lamps(light: Tensor) -> Tensor:
-    """HxW in [0, 1]: small and much brighter than the surroundings, or strongly red, amber or green and bright."""
+    """HxW in [0, 1]: small and much brighter than the surroundings and not on the road, or strongly red, amber or green
+    and bright; alone, in both cases."""
     side = short_side(light)
     top = light.amax(0)
     around = blur(luminance(light)[None], 0.03 * side)[0]
-    small = smoothstep(top - 1.6 * around, 0.3, 0.6)
+    small = smoothstep(top - 1.6 * around, 0.3, 0.6) * (1 - smoothstep(rows(light), *PAINT))
     vivid = smoothstep(top - light.amin(0) - 1.2 * around, 0.25, 0.5)
-    return torch.maximum(small, vivid)
+    found = torch.maximum(small, vivid)
+    bright = smoothstep(luminance(light), 0.3, 0.6)
+    return found * (1 - smoothstep(blur(bright[None], 0.06 * side, edge="zero")[0], *CROWD))
 
 
 def bloom(light: Tensor, side: int) -> Tensor:

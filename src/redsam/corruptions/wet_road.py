@@ -31,8 +31,12 @@ PUDDLES = (0.06, 0.14, 0.24, 0.36, 0.5)
 # Wet asphalt reflects 0.5 to 0.8 of what dry asphalt does (Lekner and Dorf 1988 give the mechanism).
 DARKEN = (0.15, 0.25, 0.33, 0.4, 0.46)
 WATER = 1.333
+# Humps of the puddles' field over the shorter side: one puddle is a few car widths across, not a lake.
+PUDDLE_CELLS = 10
 # A film on rough ground smears the mirror image downwards: sigma over the shorter side.
 SMEAR, RIPPLE = 0.05, 0.004
+# Half of the shore, in deviations of the field: shallow water thins out into the film.
+SHORE = 0.3
 
 
 @register("corruption", "wet-road", paper="Rendering of Wet Materials (Jensen et al.)", year=1999,
@@ -60,7 +64,7 @@ class WetRoad(Corruption):
         height, width = image.shape[-2:]
         road = ground_likeness(image, self.horizon)
         # Puddles lie flat, so they are seen many times wider than deep.
-        level = smoothstep(field(generator, image, 4, aspect=4.0), *_between(PUDDLES[s]))
+        level = smoothstep(field(generator, image, PUDDLE_CELLS, aspect=4.0), *_between(PUDDLES[s]))
         side = short_side(image)
         sharp = mirrored(light, self.horizon)
         smeared = blur_down(sharp, SMEAR * side)
@@ -115,4 +119,4 @@ def blur_down(light: Tensor, sigma: float) -> Tensor:
 def _between(part: float) -> tuple[float, float]:
     """Where a field of unit variance is cut so that about this part of it lies above."""
     cut = float(torch.special.ndtri(torch.tensor(1 - part)))
-    return cut - 0.12, cut + 0.12
+    return cut - SHORE, cut + SHORE
