@@ -79,7 +79,7 @@ Found = dict[str, dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]]  # cel
 
 def conditions(run: Run, judged: Sequence[Verdict]) -> Conditions | None:
     """Charts and grids of every model; None where nothing was corrupted."""
-    rows = [r for r in run.rows if severity(r) is not None and r.adv.value is not None and r.prompt != MIXED]
+    rows = [r for r in run.rows if r.severity is not None and r.adv.value is not None and r.prompt != MIXED]
     if not rows:
         return None
     reference = GROUND_TRUTH if any(r.reference == GROUND_TRUTH for r in rows) else rows[0].reference
@@ -92,12 +92,6 @@ def conditions(run: Run, judged: Sequence[Verdict]) -> Conditions | None:
     )
     grids = [grid for model in models for grid in _grids(run, _shown([r for r in rows if r.model == model], judged))]
     return Conditions(charts=tuple(_charts(rows, several=len(models) > 1)), caption=caption, grids=tuple(grids))
-
-
-def severity(row: Row) -> int | None:
-    """1 to 5 of a corruption, None of anything else."""
-    value = number(row.raw.get("severity"))
-    return None if value is None else int(value)
 
 
 def _shown(rows: Sequence[Row], judged: Sequence[Verdict]) -> list[Row]:
@@ -122,8 +116,8 @@ def _charts(rows: Sequence[Row], *, several: bool) -> list[Chart]:
 
 def _curve(rows: Sequence[Row], kind: str) -> Curve:
     """The clean mean at 0, then one dot a severity; where several protocols ask so, the first."""
-    mine = sorted((r for r in rows if r.protocol == rows[0].protocol), key=lambda r: severity(r) or 0)
-    dots = [(0, mine[0].clean), *((severity(r) or 0, r.adv) for r in mine)]
+    mine = sorted((r for r in rows if r.protocol == rows[0].protocol), key=lambda r: r.severity or 0)
+    dots = [(0, mine[0].clean), *((r.severity or 0, r.adv) for r in mine)]
     points = [
         Point(x=x, y=n.value, lo=n.value if n.lo is None else n.lo, hi=n.value if n.hi is None else n.hi, label=str(x))
         for x, n in dots
@@ -145,7 +139,7 @@ def _grids(run: Run, rows: Sequence[Row]) -> list[Grid]:
             if isinstance(p, dict) and str(p.get("kind", row.prompt)) == row.prompt
         }
     picked = _pick(found, field)
-    tiles = len({(r.label, severity(r)) for r in rows}) + 1
+    tiles = len({(r.label, r.severity) for r in rows}) + 1
     grids = []
     for role, key in picked[: max(1, MOST_TILES // tiles)]:
         grid = _grid(run, rows, found, key, field, role)
@@ -235,7 +229,7 @@ def _tile(run: Run, row: Row, record: Mapping[str, Any], prompt: Mapping[str, An
         return None
     mask = sized_mask(prompt.get("rle_adv"), (pixels.shape[0], pixels.shape[1]))
     return Tile(
-        name=row.label, severity=severity(row) or 0, photo=photo_uri(pixels, side=SIDE, quality=70),
+        name=row.label, severity=row.severity or 0, photo=photo_uri(pixels, side=SIDE, quality=70),
         mask=None if mask is None else edge_uri(mask, side=SIDE), iou=number(prompt.get(field)),
         note=str(prompt.get("gone") or ""),
     )  # fmt: skip

@@ -59,6 +59,7 @@ def page(run: Run) -> str:
         contrasts=contrast_sections(run, judged),
         conditions=conditions(run, judged),
         tables=_tables(run.rows),
+        natural=all(r.severity is not None for r in run.rows if r.attacked) and any(r.attacked for r in run.rows),
         several=len(judged) > 1,
         weak={id(r) for r in run.rows if judge.is_weak(r)},
         bars=judge.BARS,
