@@ -54,6 +54,7 @@ MATRIX = {"max_objects": 4}  # cross-prompt-matrix: of an image
 # Images a set of the claims that spend most on an image: 1000 looks at each, 100 gradients of each of three surrogates.
 IMAGES = {"simba": 5, "square": 5, "ebad": 5}
 CLAIMED = (*BENCHMARK, "rga")  # rows of the table that a claim reads
+LAST = ("vmifgsm", "sinifgsm", "t-ra")
 ABLATION = ("rga", "rga, no map")  # the variants that a claim reads, on the source alone
 CLAIMS = ("figa-sweep", "rga-ablation", "cross-prompt-matrix", *QUERIES)
 STEPS = 40  # of every attack that has steps, in all of these studies but figa-sweep
@@ -108,8 +109,9 @@ def jobs(limit: int, claim_limit: int, only: Sequence[str] = ()) -> list[Job]:
     chosen = [job for job in table + claims if not only or job.name in only]
     clean = [Job(run=CLEAN, name=CLEAN, part=s, limit=limit) for s in SETS if any(j.run == TABLE for j in chosen)]
 
-    def order(job: Job) -> tuple[bool, int]:
-        return job.run == TABLE and job.name not in CLAIMED, -(3 * job.passes[0] + job.passes[1])
+    def order(job: Job) -> tuple[int, int]:
+        rank = 2 if job.name in LAST else int(job.run == TABLE and job.name not in CLAIMED)
+        return rank, -(3 * job.passes[0] + job.passes[1])
 
     return clean + sorted(chosen, key=order)
 

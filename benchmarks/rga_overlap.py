@@ -3,8 +3,10 @@
     python benchmarks/rga_overlap.py --data ../shared/data/eval
 
 The rule says which of two overlapping small masks is painted first, so it changes nothing in an image whose dilated
-small masks do not overlap. Of each set the images are looked at in turn, up to --look, until --limit of them have such
-an overlap; those alone are attacked, and how many were passed over is written beside. On lab-b, eps 8/255, 40 steps;
+small masks do not overlap. On lab-b the published bound for small (a square of a tenth of the shorter side) leaves next
+to none of those, so it is doubled here (--grid-rate), and how many images overlap at the published one is counted too.
+Of each set the images are looked at in turn, up to --look, until --limit of them have such an overlap; those alone are
+attacked, and how many were passed over is written beside. On lab-b, eps 8/255, 40 steps;
 IoU with ground truth of `uad` prompts (first 4 masks) on the delivered PNG. Paired differences between the rules with
 intervals over images, every pair on a level that allows for their number. Each image is a line of --work as soon as it
 is done: stopped and typed again, it goes on. A minute of one core an image.
@@ -68,19 +70,21 @@ class Painted(RGA):
     def region_map(self, task: Task, row: int) -> torch.Tensor:
         assert self.found is not None
         random = task.subset([row]).generators("region-map")[0]
-        return paint(self.found.masks, random, order=painting_order(self.found, self.overlap))
+        return paint(self.found.masks, random, order=painting_order(self.found, self.overlap), grid_rate=self.grid_rate)
 
 
-def overlaps(found: MaskSet) -> int:
+def overlaps(found: MaskSet, grid_rate: float = GRID_RATE) -> int:
     """Pixels that at least two dilated small masks claim."""
     height, width = found.masks.shape[1:]
     areas = found.masks.sum((1, 2))
-    small = found.masks[(areas > 0) & (areas <= max(int(GRID_RATE * min(height, width)), 1) ** 2)]
+    small = found.masks[(areas > 0) & (areas <= max(int(grid_rate * min(height, width)), 1) ** 2)]
     radius = round(REACH * DILATIONS * max(height, width) / PUBLISHED_SIDE)
     return int((dilate(small, radius).sum(0) > 1).sum()) if len(small) else 0
 
 
-def attacked(segmenter: Segmenter, scene: Scene, found: MaskSet, *, steps: int, folder: Path) -> dict[str, Any]:
+def attacked(
+    segmenter: Segmenter, scene: Scene, found: MaskSet, *, args: argparse.Namespace, folder: Path
+) -> dict[str, Any]:
     """IoU with ground truth of every test prompt, clean and under each rule."""
     sample = registry.create("protocol", "uad", **PROMPTING)(scene, seed=0)
     masks = sample.masks.to(segmenter.device)
@@ -90,7 +94,7 @@ def attacked(segmenter: Segmenter, scene: Scene, found: MaskSet, *, steps: int, 
 
     out: dict[str, Any] = {"kinds": [p.kind for p in sample.prompts], "clean": answer(scene.image)}
     for rule in RULES:
-        attack = Painted(steps=steps, overlap=rule, found=found, select="single")
+        attack = Painted(steps=args.steps, overlap=rule, found=found, select="single", grid_rate=args.grid_rate)
         result = attack.run(
             segmenter, scene.image[None], [sample.prompts], threat=Threat(eps=EPS), seeds=[stable_seed(0, scene.id)]
         )
@@ -117,9 +121,10 @@ def lines(segmenter: Segmenter, data: Dataset, path: Path, args: argparse.Namesp
                 segmenter, scene.image, points_per_side=options["grid"], pred_iou_thresh=options["pred_iou_thresh"],
                 stability_score_thresh=options["stability_score_thresh"],
             )  # fmt: skip
-            line = {"sample": scene.id, "masks": len(found), "overlap": overlaps(found)}
+            line = {"sample": scene.id, "masks": len(found), "overlap": overlaps(found, args.grid_rate)}
+            line["overlap_as_published"] = overlaps(found)
             if line["overlap"] and len(scene.masks):
-                line |= attacked(segmenter, scene, found, steps=args.steps, folder=path.with_suffix(""))
+                line |= attacked(segmenter, scene, found, args=args, folder=path.with_suffix(""))
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -141,6 +146,7 @@ def compare(looked: list[dict[str, Any]]) -> dict[str, Any]:
     pairs = list(combinations(RULES, 2))
     level = 1 - (1 - LEVEL) / len(pairs)
     out: dict[str, Any] = {"looked_at": len(looked), "images": len(used), "level": level, "miou": {}, "differences": []}
+    out["overlap_as_published"] = sum(line.get("overlap_as_published", 0) > 0 for line in looked)
     if not used:
         return out
     for name, values in columns.items():
@@ -162,6 +168,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/eval"))
     parser.add_argument("--look", type=int, default=50, help="images a set that are looked at, evenly spaced")
     parser.add_argument("--limit", type=int, default=10, help="images a set that are attacked")
+    parser.add_argument("--grid-rate", type=float, default=0.2, help="published: 0.1")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--work", type=Path, default=Path("build/rga-overlap"))
@@ -179,7 +186,8 @@ def main() -> None:
         table.add_row(d["of"], f"{d['value']:.4f}", ends, d["stronger"])
     Console().print(table)
     whole = {"command": "python benchmarks/rga_overlap.py", "model": segmenter.name, "steps": args.steps, "eps": EPS,
-             "options": OPTIONS["rga"], "prompting": PROMPTING, "sets": SETS, **told, "lines": looked}  # fmt: skip
+             "grid_rate": args.grid_rate, "options": OPTIONS["rga"], "prompting": PROMPTING, "sets": SETS, **told,
+             "lines": looked}  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(whole, indent=1) + "\n")
 
