@@ -27,6 +27,7 @@ ROOMS = (
     "attacks",
     "corruptions",
     "defenses",
+    "tuning",
     "privacy",
     "backdoor",
     "data",

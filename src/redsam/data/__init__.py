@@ -2,6 +2,7 @@
 
 from redsam.data.base import Dataset, Item, Reader, shared_root
 from redsam.data.images import read_image, write_png
+from redsam.data.joined import join
 from redsam.data.masks import check_mask, read_mask
 from redsam.data.opening import open_data
 from redsam.data.protocols import Protocol, from_masks
@@ -13,6 +14,7 @@ __all__ = [
     "Reader",
     "check_mask",
     "from_masks",
+    "join",
     "open_data",
     "read_image",
     "read_mask",
