@@ -1,7 +1,8 @@
 """Ship a model with its card: `python training/card.py NAME --trained DIR --scores FILE`.
 
 Copies DIR's half-precision weights and config into src/redsam/weights/NAME and writes README.md there from what the
-training recorded and what benchmarks/lab_models.py measured; nothing in a card is typed by hand.
+training recorded and what benchmarks/lab_models.py (lab-text: benchmarks/lab_text.py) measured; nothing in a card is
+typed by hand.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import text
 from packed import SHARES
 from recipes import RECIPES
 
@@ -27,6 +29,11 @@ TERMS = {
     "coco_panoptic": "COCO panoptic (annotations CC BY 4.0, Flickr images)",
     "camvid": "CamVid (research; repository CC BY-NC 4.0)",
 }  # fmt: skip
+TERMS_OF_USE = (
+    "The weights are offered for research and testing only, without any warranty; most of the photographs they were "
+    "trained on are for non-commercial research. No photograph travels with the project."
+)
+CHANCES = ("other answer", "other name", "other image", "rectangle", "whole")  # as in benchmarks/lab_text.py
 
 
 def card(name: str, facts: dict[str, Any], row: dict[str, Any]) -> str:
@@ -63,11 +70,66 @@ def card(name: str, facts: dict[str, Any], row: dict[str, Any]) -> str:
         + (f" ({facts['note']})" if facts.get("note") else "")
         + ". Weights are an exponential moving average, stored in half precision.", "",
         "## Data and terms", "",
-        "The weights are offered for research and testing only, without any warranty; most of the photographs they "
-        "were trained on are for non-commercial research. No photograph travels with the project.", "",
+        TERMS_OF_USE, "",
         *(f"- {TERMS[s]}: {share:.0%} of draws" for s, share in SHARES.items()), "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def text_card(facts: dict[str, Any], found: dict[str, Any]) -> str:
+    """The markdown text of lab-text. found: what benchmarks/lab_text.py wrote."""
+    sets = found["sets"]
+    chances = {name: chance_of(row) for name, row in sets.items()}
+    weak = [name for name, row in sets.items() if row["answer"][0] < BARS["text"]]
+    blind = [name for name, row in sets.items() if row[f"answer - {chances[name]}"][1] <= 0]
+    warning = []
+    if weak:
+        warning = [f"> **Not yet a model to draw conclusions from**: below {BARS['text']} on {' and '.join(weak)}.", ""]
+    if blind:
+        said = ", ".join(f"{chances[name]} ({name})" for name in blind)
+        warning += [f"> Not shown to be better than the best answer that ignores the name: {said}.", ""]
+    lines = [
+        "# lab-text", "", *warning,
+        f"A small text-prompted model ({facts['parameters'] / 1e6:.1f} M parameters, 192 x 192): SAM's encoder and "
+        "decoder under a text encoder that spells names by n-grams. It answers a name with one mask and whether the "
+        "thing is there at all, differentiable from the mask to the pixel.", "", "## How good it is", "",
+        "Mean IoU over (image, present name) pairs of photographs it was not trained on, 95 % bootstrap intervals over "
+        "images. `answer` is what a user gets, empty where presence is not above 0.5; `mask` is the mask alone. Below "
+        "them chance on the same pairs: the answer and the mask under a name that is not there, another image's mask "
+        "of that name, the best centred rectangle, the whole image.", "",
+        "| what | " + " | ".join(f"{n} ({r['pairs']} pairs / {r['images']} images)" for n, r in sets.items())
+        + " |", "|---|" + "---|" * len(sets),
+    ]  # fmt: skip
+    for key in ("answer", "mask", *CHANCES):
+        lines.append(f"| {key} | " + " | ".join(span(row[key]) for row in sets.values()) + " |")
+        if key in CHANCES:
+            cells = " | ".join(span(row[f"answer - {key}"]) for row in sets.values())
+            lines.append(f"| answer minus {key} | {cells} |")
+    for key in ("pooled", "within a name"):
+        lines.append(f"| presence AUROC, {key} | " + " | ".join(span(r["presence"][key]) for r in sets.values()) + " |")
+    lines += [
+        "", "Printed by `python benchmarks/lab_text.py`, which says how chance was drawn. The COCO names were given by "
+        "eye. The encoder it started from was trained on the same photographs, without names; both were held out of "
+        "the same ones.", "", "## How it was made", "",
+        f"`python training/train_text.py` on what `python training/pack_text.py` packs: {facts['step']} steps of "
+        f"{facts['batch']} images x {text.QUERIES} names, {facts['minutes']} minutes on {facts['device']} with "
+        f"{facts['threads']} thread(s), seed {facts['seed']}, torch {facts['torch']}, started from {facts['start']}, "
+        f"whose first {facts['frozen']} encoder blocks stayed as they were; {facts['names']} names. Weights are an "
+        "exponential moving average, stored in half precision.", "",
+        "## Data and terms", "", TERMS_OF_USE, "",
+        *(f"- {TERMS[s]}: {share:.0%} of draws" for s, share in text.SHARES.items()), "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def chance_of(row: dict[str, Any]) -> str:
+    """The way of answering without the name that scores best."""
+    return max(CHANCES, key=lambda key: row[key][0])
+
+
+def span(cell: list[float]) -> str:
+    """`0.312 (0.280 to 0.350)`."""
+    return f"{cell[0]:.3f} ({cell[1]:.3f} to {cell[2]:.3f})"
 
 
 def type_of(family: str) -> str:
@@ -78,9 +140,9 @@ def type_of(family: str) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("name", choices=sorted([*RECIPES, text.RECIPE.name]))
     parser.add_argument("--trained", type=Path, required=True)
-    parser.add_argument("--scores", type=Path, default=ROOT / "benchmarks/results/lab_models.json")
+    parser.add_argument("--scores", type=Path, help="default: what the benchmark wrote below benchmarks/results")
     args = parser.parse_args()
     weights = args.trained / "model.safetensors"
     if weights.stat().st_size > LIMIT:
@@ -89,10 +151,15 @@ def main() -> None:
     target.mkdir(parents=True, exist_ok=True)
     for file in ("config.json", "model.safetensors", "training.json"):
         shutil.copyfile(args.trained / file, target / file)
-    rows = json.loads(args.scores.read_text())["rows"]
-    row = next(r for r in rows if Path(r["model"]).name == args.name)
     facts = json.loads((args.trained / "training.json").read_text())
-    (target / "README.md").write_text(card(args.name, facts, row))
+    named = args.name == text.RECIPE.name
+    scores = args.scores or ROOT / "benchmarks/results" / ("lab_text.json" if named else "lab_models.json")
+    found = json.loads(scores.read_text())
+    if named:
+        (target / "README.md").write_text(text_card(facts, found))
+    else:
+        row = next(r for r in found["rows"] if Path(r["model"]).name == args.name)
+        (target / "README.md").write_text(card(args.name, facts, row))
     print(target / "README.md")
 
 
