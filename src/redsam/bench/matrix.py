@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from redsam.bench.objects import Objects, find_objects
-from redsam.bench.plan import CLEAN, Plan, describe, probes_of, protocol_spec, slice_of
+from redsam.bench.plan import CLEAN, Plan, identity, probes_of, protocol_spec, slice_of
 from redsam.bench.presets import Asked, Trial
 from redsam.bench.progress import Progress, Silent
 from redsam.bench.run import carry_out
@@ -89,8 +89,8 @@ def matrix(
     dataset = dataset.limit(limit or None)
     found = objects or find_objects(dataset)
     planned = plan_matrix(
-        [describe(s) for s in sources],
-        [describe(v) for v in victims],
+        [identity(s) for s in sources],
+        [identity(v) for v in victims],
         trials=trials,
         attacker_protocols=attacker_protocols,
         test_protocols=test_protocols,
@@ -124,7 +124,7 @@ def plan_matrix(
     rest: Mapping[str, Any],
 ) -> Planned:
     """Every cell of a matrix, in an order in which images exist before they are replayed. sources, victims: the models
-    as `describe` has them. rest: the other fields of a cell. Raises InputError for what cannot be meant."""
+    as `identity` has them. rest: the other fields of a cell. Raises InputError for what cannot be meant."""
     if not (sources and victims):
         raise InputError("A matrix needs a source model and a victim.", hint="Type: redsam list models")
     if not attacker_protocols:
@@ -138,18 +138,18 @@ def plan_matrix(
     ]
     crafted = [
         [
-            (label, Cell(model=model, probe=probe, threat=threat, protocol=protocol, **rest))
+            (label, Cell(**source, probe=probe, threat=threat, protocol=protocol, **rest))
             for protocol in given
             for label, probe, threat in probes
         ]
-        for model in sources
+        for source in sources
     ]
     entries: list[Entry] = []
     columns: list[tuple[Cell, ...]] = []
     for victim in victims:
         mine: list[Entry] = []
         for test in tests or given:
-            clean = Cell(model=victim, probe=CLEAN, threat=None, protocol=test, **{**rest, "joint": True})
+            clean = Cell(**victim, probe=CLEAN, threat=None, protocol=test, **{**rest, "joint": True})
             mine.append(_entry("clean", None, clean))
             for label, cell in (pair for pairs in crafted for pair in pairs):
                 if tests is not None or cell.protocol == test:
@@ -166,9 +166,9 @@ def plan_matrix(
 
 
 def replay(source: Cell, victim: JsonDict, protocol: JsonDict) -> Cell:
-    """The cell that shows the images of an attack cell to a victim (a model as in a spec), asked by a protocol; the
+    """The cell that shows the images of an attack cell to a victim (as `identity` has it), asked by a protocol; the
     attack cell itself where nothing differs. Raises InputError where the images mean nothing to those prompts."""
-    same_model = victim["fingerprint"] == source.model["fingerprint"]
+    same_model = victim["model"]["fingerprint"] == source.model["fingerprint"] and victim["defense"] == source.defense
     if same_model and protocol == source.protocol:
         return source
     assert source.threat is not None, "a clean cell has no images to replay"
@@ -193,20 +193,20 @@ def replay(source: Cell, victim: JsonDict, protocol: JsonDict) -> Cell:
         "kind": "replay",
         "name": source.probe["name"],
         "args": source.probe["args"],
-        "source": dict(source.model),
+        "source": dict(source.model) | ({"defense": source.defense} if source.defense else {}),
         "protocol": dict(source.protocol),
         "of": source.id,
     }
     threat = dict(source.threat) if same_model else {**source.threat, "knowledge": "transfer"}
-    return replace(source, model=victim, probe=probe, threat=threat, protocol=protocol)
+    return replace(source, **victim, probe=probe, threat=threat, protocol=protocol)
 
 
 def _entry(label: str, source: Cell | None, cell: Cell) -> Entry:
     return Entry(
         trial=label,
-        source=source.model["name"] if source else "",
+        source=source.who if source else "",
         attacker=source.protocol["name"] if source else "",
-        victim=cell.model["name"],
+        victim=cell.who,
         test=cell.protocol["name"],
         cell=cell,
     )

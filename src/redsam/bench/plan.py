@@ -64,10 +64,10 @@ def make_plan(
     rest: dict[str, Any] = {"objects": objects, "select": select, "seed": seed}
     seen: set[str] = set()
     by_model = []
-    for model in map(describe, segmenters):
+    for one in map(identity, segmenters):
         cells = [
             # Without a threat nothing is attacked: the cell is the same whether prompts are attacked together or apart.
-            Cell(model=model, probe=probe, threat=threat, data=data, protocol=protocol,
+            Cell(**one, probe=probe, threat=threat, data=data, protocol=protocol,
                  joint=preset.joint or threat is None, **rest)
             for protocol in protocols
             for probe, threat in probes
@@ -86,8 +86,14 @@ def slice_of(dataset: Dataset) -> JsonDict:
 
 
 def describe(segmenter: Segmenter) -> JsonDict:
-    """The model part of a spec."""
-    return {"name": segmenter.name, "family": segmenter.family, "fingerprint": segmenter.fingerprint()}
+    """The model part of a spec: the model without its defence."""
+    model = segmenter.undefended
+    return {"name": model.name, "family": model.family, "fingerprint": model.fingerprint()}
+
+
+def identity(segmenter: Segmenter) -> JsonDict:
+    """The two fields of a cell that say who is asked."""
+    return {"model": describe(segmenter), "defense": segmenter.defense}
 
 
 def attack_of(cell: Cell) -> Attack:
@@ -119,8 +125,8 @@ def label(cell: Cell) -> str:
     """A cell in a few words: `lab-b, point: pgd linf 8/255`; a replay adds `from lab-l (box)`."""
     how = "" if cell.clean else f"severity {cell.severity}" if cell.natural else threat_of(cell).label
     probe = f"{cell.probe['name']} {how}" if how else "clean"
-    origin = f" from {cell.probe['source']['name']} ({cell.probe['protocol']['name']})" if cell.replay else ""
-    return f"{cell.model['name']}, {cell.protocol['name']}: {probe}{origin}"
+    origin = f" from {cell.source} ({cell.probe['protocol']['name']})" if cell.replay else ""
+    return f"{cell.who}, {cell.protocol['name']}: {probe}{origin}"
 
 
 def probes_of(trial: Trial, select: Select) -> list[tuple[JsonDict, JsonDict]]:

@@ -76,7 +76,7 @@ class Replay:
 
     @property
     def _who(self) -> str:
-        return f"{self.cell.probe['name']} on {self.cell.probe['source']['name']}"
+        return f"{self.cell.probe['name']} on {self.cell.source}"
 
     def _entry(self, sample: Sample, which: int | None) -> Mapping[str, Any]:
         """What the source's record says of the image: the record itself, or the entry of the prompt it is for."""

@@ -33,10 +33,11 @@ def digest(value: Any) -> str:
 class Cell:
     """One model x defense x probe x threat x data slice x protocol x seed: the unit of work and of resume.
 
-    model: name, family, fingerprint. probe: kind ("none" is the clean measurement, "attack", "corruption", or "replay":
-    the stored images of another attack cell are shown to this model), name and args; a replay also has the cell it
-    replays (`of`), that cell's model (`source`) and its protocol. threat: `Threat.to_dict()`, None when nobody attacks.
-    data: name, fingerprint, ids_hash of the slice. protocol: name and args.
+    model: name, family, fingerprint, of the undefended model. defense: what stands in front of it (label, purifiers,
+    seed, eot), None for nothing. probe: kind ("none" is the clean measurement, "attack", "corruption", or "replay": the
+    stored images of another attack cell are shown to this model), name and args; a replay also has the cell it replays
+    (`of`), that cell's model (`source`, with its defence) and its protocol. threat: `Threat.to_dict()`, None when
+    nobody attacks. data: name, fingerprint, ids_hash of the slice. protocol: name and args.
     objects: what is prompted, "annotated" masks or the model's "automatic" ones.
     select: which of several masks is the answer. joint: all prompts of an image are attacked by one adversarial image;
     False gives every prompt an adversarial image of its own.
@@ -78,6 +79,16 @@ class Cell:
             raise InputError(f"A cell's spec is broken: {error}.", hint="Delete that cell's folder.") from error
 
     @property
+    def who(self) -> str:
+        """What reports call the model with its defence: `lab-b+jpeg:quality=50`."""
+        return called(self.model, self.defense)
+
+    @property
+    def source(self) -> str | None:
+        """The same of the model that a replay's images were crafted on; None of anything else."""
+        return called(self.probe["source"], self.probe["source"].get("defense")) if self.replay else None
+
+    @property
     def clean(self) -> bool:
         """Whether nothing is done to the image: the cell that measures the model by itself."""
         return bool(self.probe["kind"] == "none")
@@ -101,3 +112,8 @@ class Cell:
     def eps(self) -> float | None:
         """The threat's; 0 when clean, None where there is no budget."""
         return float(self.threat["eps"]) if self.threat else None if self.natural else 0.0
+
+
+def called(model: Mapping[str, Any], defense: Mapping[str, Any] | None) -> str:
+    """The model's name, and behind it those of its purifiers."""
+    return "+".join([model["name"], *(defense["label"].split("|") if defense else [])])

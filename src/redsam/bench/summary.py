@@ -25,8 +25,9 @@ ALL_KINDS = "all"
 class Summary:
     """What an audit found.
 
-    cells: one row for each cell, prompt kind and reference. probe: what was done, "none", "attack", "replay" or
-    "corruption"; attack: its name. severity: of a corruption, else None; eps: None for a corruption, which has no
+    cells: one row for each cell, prompt kind and reference. model: with its defence (`lab-b+jpeg`), which `defense`
+    names, None for a model by itself. probe: what was done, "none", "attack", "replay" or "corruption"; attack: its
+    name. severity: of a corruption, else None; eps: None for a corruption, which has no
     budget. n_gone: prompts that left their image and are in no mean. source: the model that the images were crafted
     on, None for the row's own; attacker_protocol: the prompts they were crafted with; sd_clean, sd_adv: standard
     deviation of the IoU over prompts. contrasts: paired differences between cells. failures:
@@ -108,11 +109,12 @@ def _row(store: CellStore, data: Table, kind: str | None, reference: str) -> Jso
     clean, adv = (data.column("iou", when, reference) for when in ("clean", "adv"))
     row: JsonDict = {
         "cell": cell.id,
-        "model": cell.model["name"],
+        "model": cell.who,
+        "defense": cell.defense["label"] if cell.defense else None,
         "probe": cell.probe["kind"],
         "attack": cell.probe["name"],
         "args": cell.probe["args"],
-        "source": cell.probe["source"]["name"] if cell.replay else None,
+        "source": cell.source,
         "attacker_protocol": _attacker(cell),
         "threat": cell.threat,
         "eps": cell.eps,

@@ -76,7 +76,7 @@ def ask(
         Field(
             change=labels[canonical(dict(cell.probe))],
             severity=cell.severity,
-            victim=cell.model["name"],
+            victim=cell.who,
             protocol=cell.protocol["name"],
             data=columns.table(cell, latest(read_records(store.cell(cell).samples))),
             rows=tuple(r for r in summary.cells if r["cell"] == cell.id),

@@ -91,6 +91,8 @@ class Universal(Study):
             "attack": registry.spec_of(made), "model": describe(asked.model), "level": self.level, "seed": asked.seed,
             "epochs": self.epochs, "data": slice_of(images),
         }  # fmt: skip
+        if asked.model.defense:  # learned through a defence
+            told["defense"] = asked.model.defense
         path = asked.out / "universal" / f"{attack}-{digest(told)}.safetensors"
         protocol = registry.create("protocol", "point", max_objects=self.max_objects)
         threat = Threat(eps=self.level / 255)
