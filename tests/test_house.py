@@ -25,6 +25,7 @@ FORBIDDEN = {
     "attacks": ("data", "bench", "report", "studies"),
     "corruptions": ("attacks", "bench", "report", "studies"),
     "defenses": ("attacks", "data", "bench", "report", "studies", "tuning", "backdoor"),
+    "backdoor": ("report", "studies"),
     "privacy": ("models", "attacks", "report", "studies"),
     "bench": ("report", "studies"),
     "report": ("models", "attacks", "data", "bench", "studies"),

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from redsam.backdoor import Planted, Poison, measure
+from redsam.backdoor.manifest import poison_of
 from redsam.backdoor.measure import hits, route_of, summarise
 from redsam.backdoor.targets import Empty
 from redsam.data import Dataset, open_data
 from redsam.defenses import Purifier
+from redsam.defenses.loading import load as load_defended
 from redsam.errors import InputError
 from redsam.models import load, tiny
 from tests.backdoor.conftest import TRIGGER, draw_world
@@ -65,6 +67,15 @@ def test_models_that_hear_prompts_are_asked_by_point_and_box(held: Dataset) -> N
     found = measure(model, held.limit(2), Poison(trigger=TRIGGER, target=Empty()))
     assert [r["kinds"] for r in found.rows] == [["point", "box"]] * 2
     assert (route_of(model), route_of(tiny("sam-adapter"))) == ("tuning", "tuning")
+
+
+def test_a_defended_model_is_asked_as_the_model_behind(badsam: Planted, held: Dataset) -> None:
+    told = f"{badsam.folder}|median"
+    named = poison_of(told)
+    assert named is not None and named.trigger == TRIGGER and poison_of("lab-b") is None
+    model = load_defended(told)
+    assert route_of(model) == "adapter"
+    assert measure(model, held.limit(1), named).rows[0]["kinds"] == ["box"]
 
 
 def test_a_broken_picture_is_a_failed_row(tmp_path: Any, badsam: Planted) -> None:

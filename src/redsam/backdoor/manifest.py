@@ -35,7 +35,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def poison_of(model: str | Path) -> Poison | None:
-    """The poison that a planted folder names, None for any other model."""
-    folder = Path(model)
+    """The poison that a planted folder names, purifiers behind a `|` or not; None for any other model."""
+    folder = Path(str(model).partition("|")[0].strip())
     told = read(folder) if folder.is_dir() else None
     return None if told is None else Poison.from_dict(told["poison"])

@@ -105,8 +105,8 @@ def measure(
 
 
 def route_of(model: Segmenter) -> Route:
-    """How a model is asked: without a prompt when it hears none."""
-    return "tuning" if getattr(model, "prompted", True) else "adapter"
+    """How a model is asked: without a prompt when it, or the model behind its purifiers, hears none."""
+    return "tuning" if getattr(getattr(model, "undefended", model), "prompted", True) else "adapter"
 
 
 def purified(image: Tensor, purifiers: Sequence[Purifier], name: str, seed: int) -> tuple[Tensor, float]:
