@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from redsam.attacks.base import Attack, AttackResult
     from redsam.bench.audit import audit
     from redsam.data import open_data, read_image, read_mask, write_png
+    from redsam.defenses import DefendedSegmenter, load
     from redsam.errors import RedsamError
     from redsam.metrics import asr, boundary_iou, iou
-    from redsam.models import automatic_masks, load
+    from redsam.models import automatic_masks
     from redsam.models.base import Segmenter
     from redsam.prompts import Prompt, box, mask, point, points
     from redsam.registry import create, register
@@ -29,6 +30,7 @@ _HOMES = {
     "Attack": "attacks.base",
     "AttackResult": "attacks.base",
     "Budget": "threat",
+    "DefendedSegmenter": "defenses",
     "Prompt": "prompts",
     "RedsamError": "errors",
     "Sample": "types",
@@ -43,7 +45,7 @@ _HOMES = {
     "create": "registry",
     "from_uint8": "types",
     "iou": "metrics",
-    "load": "models",
+    "load": "defenses",
     "mask": "prompts",
     "open_data": "data",
     "point": "prompts",
@@ -56,12 +58,14 @@ _HOMES = {
     "write_png": "data",
 }
 _ROOMS = (
-    "attacks", "bench", "data", "metrics", "models", "objectives", "prompts", "registry", "report", "studies", "threat",
+    "attacks", "bench", "data", "defenses", "metrics", "models", "objectives", "prompts", "registry", "report",
+    "studies", "threat",
 )  # fmt: skip
 __all__ = [
     "Attack",
     "AttackResult",
     "Budget",
+    "DefendedSegmenter",
     "Prompt",
     "RedsamError",
     "Sample",

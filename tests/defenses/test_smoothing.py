@@ -82,7 +82,8 @@ def test_known_chances() -> None:
     right = torch.linspace(0, 1, SIDE) > 0.5
     assert torch.equal(certificate.masks[0][sure], right.expand(SIDE, SIDE)[sure])
     share = certificate.agree[0].float().mean(0).numpy() / 400
-    np.testing.assert_allclose(share, chance, atol=4 * 0.5 / np.sqrt(400 * SIDE))
+    clear = chance > 0.85  # elsewhere the few first copies may have chosen the other answer
+    np.testing.assert_allclose(share[clear], chance[clear], atol=4 * 0.5 / np.sqrt(400 * SIDE))
     assert 0 < certificate.abstained[0] < 1
 
 

@@ -28,6 +28,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "attack-sam": {"steps": 2, "cross_steps": 1, "ks": (1, 400)},
     "universal": {"max_objects": 1},
     "eps-curve": {"steps": 1, "levels": (2, 8), "max_objects": 1},
+    "defence": {"steps": 1, "defenses": ("jpeg", "noise:sigma=0.1"), "eot": 2, "prompts": ("point",), "max_objects": 1},
 }
 # Those of natural changes and of texts have tests of their own: test_weather.py, test_text_attack.py.
 NATURAL = ("text-attack", "texture", "weather")

@@ -15,7 +15,21 @@ import typer
 from typer.exceptions import TyperException
 
 from redsam import __version__
-from redsam.cli import attack, audit, backdoor, corrupt, listing, masking, masks, privacy, protocol, report, universal
+from redsam.cli import (
+    attack,
+    audit,
+    backdoor,
+    certify,
+    corrupt,
+    harden,
+    listing,
+    masking,
+    masks,
+    privacy,
+    protocol,
+    report,
+    universal,
+)
 from redsam.cli.console import Stopped, complain, quieten, share_cores
 from redsam.errors import RedsamError
 
@@ -31,7 +45,9 @@ app = typer.Typer(
 )
 app.command("audit")(audit.command)
 app.command("attack")(attack.command)
+app.command("certify")(certify.command)
 app.command("corrupt")(corrupt.command)
+app.command("harden")(harden.command)
 app.command("universal")(universal.command)
 app.command("masks")(masks.command)
 app.command("masking")(masking.command)

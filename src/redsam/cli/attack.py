@@ -31,6 +31,7 @@ def command(
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     seed: options.Seed = 0,
+    defense: options.Defenses = None,
     as_json: options.Json = False,
 ) -> None:
     """Attack one image: adversarial PNG, masks before and after, a figure, and the measured budget.
@@ -53,7 +54,7 @@ def command(
     prompts = options.prompts(point, box, mask or [], (pixels.shape[1], pixels.shape[2]), text)
     options.folder(folder)
     with err().status(f"{model}: {attack} on {image.name}"):
-        segmenter = options.load_model(model, device, dtype)
+        segmenter = options.load_model(model, device, dtype, defenses=defense, seed=seed)
         for prompt in prompts:
             check_kind(segmenter, prompt)
         result = attack_one(segmenter, recipe, image, prompts, threat=threat, seed=seed, out=folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +37,7 @@ def command(
         typer.Option("--joint/--apart", help="One adversarial image for all prompts, or one for each; default: joint."),
     ] = None,
     seed: options.Seed = 0,
+    defense: options.Defenses = None,
 ) -> None:
     """Measure where a model breaks: clean, then attacked, with intervals, pictures and one HTML report.
 
@@ -52,7 +53,7 @@ def command(
     images = open_data(data, reader=reader)
     options.folder(folder)
     with err().status(f"loading {model}"):
-        segmenter = options.load_model(model, device, dtype)
+        segmenter = options.load_model(model, device, dtype, defenses=defense, seed=seed)
     bar = Bar()
     try:
         bench.audit(
@@ -65,7 +66,7 @@ def command(
             seed=seed,
             batch=batch_size,
             progress=bar,
-            command=_typed(model, data, preset, limit, joint, folder),
+            command=_typed(model, data, preset, limit, joint, folder, defense or ()),
         )
     except KeyboardInterrupt:
         raise Stopped(bar.farewell) from None
@@ -77,9 +78,18 @@ def command(
     out().print(str(page), markup=False)
 
 
-def _typed(model: str, data: str | None, preset: str, limit: int | None, joint: bool | None, folder: Path) -> str:
+def _typed(
+    model: str,
+    data: str | None,
+    preset: str,
+    limit: int | None,
+    joint: bool | None,
+    folder: Path,
+    defenses: Sequence[str],
+) -> str:
     """The command that makes this run again, for the report."""
     words = ["redsam", "audit", model, *(["--data", data] if data else []), "--preset", preset]
+    words += [word for one in defenses for word in ("--defense", one)]
     words += {True: ["--joint"], False: ["--apart"], None: []}[joint]
     return shlex.join([*words, *(["--limit", str(limit)] if limit else []), "--out", str(folder)])
 

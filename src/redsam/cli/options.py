@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from redsam.models.base import Segmenter
     from redsam.prompts import Prompt
 
-MODEL_HELP = "Lab model, hub id, save_pretrained folder or .pth of SAM."
+MODEL_HELP = "Lab model, hub id, save_pretrained folder or .pth of SAM; behind purifiers: 'lab-b|jpeg:quality=50'."
 Model = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a CUDA device where there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16 for the weights.")]
@@ -24,6 +24,12 @@ Seed = Annotated[int, typer.Option(help="Every random choice derives from it.")]
 Points = Annotated[list[str] | None, typer.Option("--point", metavar="X,Y", help="Pixel in the object; repeatable.")]
 Boxes = Annotated[list[str] | None, typer.Option("--box", metavar="X0,Y0,X1,Y1", help="Box around it; repeatable.")]
 Texts = Annotated[list[str] | None, typer.Option("--text", metavar="NAME", help="What to find; repeatable.")]
+Defenses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--defense", metavar="NAME:OPTION=VALUE", help="Purifier in front of the model; repeatable, in order."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -154,8 +160,10 @@ def folder(path: Path) -> Path:
     return path
 
 
-def load_model(model: str, device: str, dtype: str = "float32") -> Segmenter:
-    """A segmenter on a device."""
-    from redsam.models import load
+def load_model(
+    model: str, device: str, dtype: str = "float32", *, defenses: Sequence[str] | None = None, seed: int = 0
+) -> Segmenter:
+    """A segmenter on a device, behind the defences that its text or `defenses` name. seed: of what they draw."""
+    from redsam.defenses import load
 
-    return load(model, device=device_of(device), dtype=dtype_of(dtype))
+    return load(model, defenses=defenses or (), seed=seed, device=device_of(device), dtype=dtype_of(dtype))

@@ -57,9 +57,10 @@ def command(
     """
     from redsam import studies
     from redsam.data import open_data
+    from redsam.defenses import apart
 
     chosen = studies.study(name, **options.settings(changes))
-    named = [part for part in (victims or "").split(",") if part]
+    named = apart(victims or "")
     chosen.check(victims=named, train=train)
     images = open_data(data, reader=reader)
     lessons = None if train is None else open_data(train, reader=reader)

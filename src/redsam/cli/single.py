@@ -84,6 +84,7 @@ def attack_one(
         "image": image.name,
         "size": list(clean.shape[1:]),
         "model": {"name": segmenter.name, "family": segmenter.family, "fingerprint": segmenter.fingerprint()},
+        "defense": segmenter.defense,
         "attack": spec_of(attack),
         "threat": threat.to_dict(),
         "seed": seed,

@@ -12,6 +12,11 @@ from redsam.defenses.base import Purifier
 from redsam.errors import InputError
 
 BETWEEN = "|"
+# What is done with defences of other groups.
+ELSEWHERE = {
+    "tuning": "Harden the model with it (redsam harden) and give the folder as the model.",
+    "smoothing": "Type: redsam certify IMAGE --box X0,Y0,X1,Y1",
+}
 SEPARATOR = re.compile(r",(?!\s*\w+\s*=)")
 
 
@@ -32,8 +37,8 @@ def purifier(name: str, options: dict[str, Any]) -> Purifier:
     entry = registry.get("defense", name)
     if not (isinstance(entry.obj, type) and issubclass(entry.obj, Purifier)):
         raise InputError(
-            f"'{name}' ({entry.meta.get('group')}) changes weights, not images: it cannot stand in front of a model.",
-            hint="Harden the model with it and give the folder as the model.",
+            f"'{name}' ({entry.meta.get('group')}) makes no image of an image: it cannot stand before a model.",
+            hint=ELSEWHERE.get(str(entry.meta.get("group")), "Type: redsam list defenses"),
         )
     try:
         made: Purifier = registry.create("defense", name, **options)

@@ -181,6 +181,12 @@ def plural(prompt: str) -> str:
     return {"point": "single points", "points": "several points", "box": "boxes", "mask": "masks"}.get(prompt, prompt)
 
 
+def unknown_defence(rows: Iterable[Row]) -> bool:
+    """The model stands behind a defence, and none of the attacks on it went through that defence."""
+    attacked = [r for r in rows if r.attacked and r.severity is None and r.raw.get("defense")]
+    return bool(attacked) and not any(r.raw.get("probe") == "attack" for r in attacked)
+
+
 def failed_share(row: Row) -> float:
     """Share of the images that gave no number."""
     return row.n_failed / max(1, row.n_failed + row.n_images)
@@ -192,6 +198,11 @@ def _value(n: Number) -> float:
 
 def _notes(rows: Sequence[Row], headline: Sequence[Row], weak: Sequence[Row]) -> Iterable[str]:
     worst = headline[0]
+    if unknown_defence(rows):
+        yield (
+            f"No attack here knows the defence ({worst.raw['defense']}): these images were made without it, so they "
+            "are no evidence of robustness. An adaptive number is missing."
+        )
     if weak:
         who = "attack" if worst.severity is None else "corruption"
         yield f"What the {who} did to it all the same: {change_text(worst)} ({n_text(worst)})."

@@ -22,6 +22,11 @@ HEADINGS: Mapping[str, str] = {
     "asr10": "ASR@10",
     "prompt": "prompt kind",
     "eps": "eps x 255",
+    "cost": "clean cost",
+    "static_gain": "static gain",
+    "adaptive_gain": "adaptive gain",
+    "seconds": "s / image",
+    "judged": "judged by",
 }
 NUMBERS = ("n_images", "n_prompts", "n_failed", "clean", "miou", "sd", "asr50", "asr10", "reference", "origin")
 
