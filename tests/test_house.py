@@ -25,6 +25,7 @@ FORBIDDEN = {
     "attacks": ("data", "bench", "report", "studies"),
     "corruptions": ("attacks", "bench", "report", "studies"),
     "defenses": ("attacks", "data", "bench", "report", "studies", "tuning", "backdoor"),
+    "tuning": ("bench", "report", "studies", "backdoor", "privacy"),
     "backdoor": ("report", "studies"),
     "privacy": ("models", "attacks", "report", "studies"),
     "bench": ("report", "studies"),

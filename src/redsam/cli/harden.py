@@ -65,6 +65,7 @@ def command(
     from redsam.threat import Threat
     from redsam.tuning import Course, harden
     from redsam.tuning.course import ATTACKS, CHECK, mix
+    from redsam.tuning.hardening import check_model
 
     tuning = _method(method, changes)
     course = Course(
@@ -77,7 +78,8 @@ def command(
     photographs = join([open_data(path) for path in data]).limit(limit)
     with err().status(f"loading {model}"):
         segmenter = options.load_model(model, device)
-        processor = _processor(model)
+    check_model(segmenter)
+    processor = _processor(model)
     bar = Bar(f"{method} on {model}")
     try:
         made = harden(segmenter, photographs, method=tuning, out=folder, course=course, processor=processor, watch=bar)

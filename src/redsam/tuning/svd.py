@@ -38,8 +38,9 @@ class Svd(Tuning):
     a regular expression searched in module names. Layers nearest the neck come first, backwards through the encoder.
     count: cut at exactly so many numbers, the last layer to its leading values; None is 512 for "neck" and all for
     others. A neck of fewer than 512 (a small model's) is filled up with its further convolutions, then with the last
-    encoder layers. rank: at most so many leading values of each layer. signed: values are scaled by 1 + c and may turn
-    negative; else by exp(c) and stay positive. regulariser: weight of the mean squared c in the loss.
+    encoder layers, as far as the model has any. rank: at most so many leading values of each layer. signed: values are
+    scaled by 1 + c and may turn negative; else by exp(c) and stay positive. regulariser: weight of the mean squared c
+    in the loss.
 
     Source: the paper says that singular values alone are adapted, 512 of them. Which ones, the loss and the rate were
     not recovered: neck convolutions are what the first authors' SAM-PARSER (arXiv 2308.14604) trains, and 256 + 256
@@ -115,11 +116,13 @@ class Scaled(nn.Module):
 def chosen_layers(model: nn.Module, method: Svd) -> list[tuple[str, int]]:
     """(name, how many leading singular values) of the layers of a method on a model, in order. Raises InputError."""
     names = candidates(model, method.layers)
-    count = COUNT if method.count is None and method.layers == "neck" else method.count
+    count = method.count
+    if count is None and method.layers == "neck":
+        count = min(COUNT, sum(min(full_rank(model, n), method.rank or COUNT) for n in names))
     out: list[tuple[str, int]] = []
     for name in names:
         have = sum(rank for _, rank in out)
-        rank = min(cast(Tensor, model.get_submodule(name).weight).flatten(1).shape)
+        rank = full_rank(model, name)
         rank = min(rank, method.rank or rank, rank if count is None else count - have)
         if rank > 0:
             out.append((name, rank))
@@ -130,6 +133,11 @@ def chosen_layers(model: nn.Module, method: Svd) -> list[tuple[str, int]]:
             hint=f"Type: --set count={have}, or another --set layers=REGEX.",
         )
     return out
+
+
+def full_rank(model: nn.Module, name: str) -> int:
+    """How many singular values a layer has."""
+    return min(cast(Tensor, model.get_submodule(name).weight).flatten(1).shape)
 
 
 def candidates(model: nn.Module, layers: str) -> list[str]:
