@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,11 +65,11 @@ def energy(u: Tensor, image: Tensor, weight: float) -> float:
 
 
 def test_total_variation_is_chambolles(photographs: Tensor) -> None:
-    """scikit-image minimises |u - f|^2 + w TV: the same for half the weight."""
+    """scikit-image's, whose weight is that of 1/2 |u - f|^2 + weight TV."""
     restoration = pytest.importorskip("skimage.restoration")
     image = photographs[:1].double()
     ours = purified("tv:weight=0.05,drop=0,steps=300", image)
-    theirs = [restoration.denoise_tv_chambolle(c.numpy(), weight=0.1, eps=1e-9, max_num_iter=2000) for c in image[0]]
+    theirs = [restoration.denoise_tv_chambolle(c.numpy(), weight=0.05, eps=1e-9, max_num_iter=2000) for c in image[0]]
     other = torch.from_numpy(np.stack(theirs))[None]
     assert energy(ours, image, 0.05) <= energy(other, image, 0.05) * (1 + 1e-4) < energy(image, image, 0.05)
     assert float((ours - other).abs().max()) < 5e-3
@@ -90,24 +91,45 @@ def test_total_variation_does_not_look_at_dropped_pixels() -> None:
     assert not torch.equal(purified("tv:drop=0", images), purified("tv:drop=0", changed))
 
 
-def test_bilateral_is_scikit_images(photographs: Tensor) -> None:
-    restoration = pytest.importorskip("skimage.restoration")
-    wanted = restoration.denoise_bilateral(
-        hwc(photographs[0]), win_size=7, sigma_color=0.1, sigma_spatial=1.5, bins=100_000, mode="symmetric",
-        channel_axis=-1,
-    )  # fmt: skip
-    found = purified("bilateral:space=1.5,colour=0.1", photographs[:1].double())
-    np.testing.assert_allclose(hwc(found[0]), wanted, atol=1e-3)
+def averaged(image: np.ndarray, reach: int, beyond: int, weigh: Any) -> np.ndarray:
+    """By the definition, one pixel after the other: weigh(patch here, patch there, squared distance)."""
+    pad = reach + beyond
+    wide = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="symmetric")
+    near = np.pad(image, ((beyond, beyond), (beyond, beyond), (0, 0)), mode="symmetric")
+    out = np.empty_like(image)
+    size = 2 * beyond + 1
+    for row, column in np.ndindex(image.shape[:2]):
+        total, mass = np.zeros(3), 0.0
+        for down, right in np.ndindex(2 * reach + 1, 2 * reach + 1):
+            there = wide[row + down : row + down + size, column + right : column + right + size]
+            here = near[row : row + size, column : column + size]
+            weight = weigh(here, there, (down - reach) ** 2 + (right - reach) ** 2)
+            total, mass = total + weight * there[beyond, beyond], mass + weight
+        out[row, column] = total / mass
+    return out
 
 
-def test_non_local_means_is_scikit_images(photographs: Tensor) -> None:
-    restoration = pytest.importorskip("skimage.restoration")
-    wanted = restoration.denoise_nl_means(
-        hwc(photographs[0]), patch_size=3, patch_distance=2, h=1.0, fast_mode=True, channel_axis=-1
-    )
-    found = hwc(purified("nlm:search=5,patch=3,strength=255", photographs[:1].double())[0])
-    inside = (slice(4, -4), slice(4, -4))  # the border is mirrored in another way there
-    np.testing.assert_allclose(found[inside], wanted[inside], atol=1e-3)
+def test_bilateral_is_its_definition(photographs: Tensor) -> None:
+    image = photographs[:1, :, 20:32, 30:44].double()
+
+    def weigh(here: np.ndarray, there: np.ndarray, far: int) -> float:
+        return float(np.exp(-0.5 * (far / 1.5**2 + ((here - there) ** 2).sum() / 0.1**2)))
+
+    found = purified("bilateral:space=1.5,colour=0.1", image)
+    np.testing.assert_allclose(hwc(found[0]), averaged(hwc(image[0]), 3, 0, weigh), atol=1e-12)
+
+
+def test_non_local_means_is_its_definition(photographs: Tensor) -> None:
+    """Inside, where no patch reaches over the border."""
+    image = photographs[:1, :, 20:32, 30:44].double()
+
+    def weigh(here: np.ndarray, there: np.ndarray, far: int) -> float:
+        return float(np.exp(-((here - there) ** 2).mean() / (10 / 255) ** 2))
+
+    found, wanted = purified("nlm:search=5,patch=3,strength=10", image), averaged(hwc(image[0]), 2, 1, weigh)
+    inside = (slice(3, -3), slice(3, -3))
+    np.testing.assert_allclose(hwc(found[0])[inside], wanted[inside], atol=1e-12)
+    assert float(np.abs(hwc(found[0]) - wanted).max()) < 0.05
 
 
 def test_non_local_means_keeps_edges_that_a_blur_loses() -> None:

@@ -72,8 +72,9 @@ class Defence(Study):
 
     def chains(self) -> list[str]:
         """The defences, each as text; read once, so that a slip is found before a model is loaded."""
-        named = apart(self.defenses) if isinstance(self.defenses, str) else list(self.defenses)
-        if not named:
+        given = self.defenses
+        named = apart(given) if isinstance(given, str) else list(given) if isinstance(given, list | tuple) else []
+        if not (named and all(isinstance(name, str) and name.strip() for name in named)):
             raise InputError("There is no defence to measure.", hint="Type: --set defenses=jpeg,median")
         return ["|".join(p.label for p in chain(text)) for text in named]
 
