@@ -141,6 +141,20 @@ def test_an_attack_that_helps_is_not_delivered(toy_class: type, monkeypatch: pyt
     assert found.losses[1, 0] > found.losses[0, 0]
 
 
+def test_where_no_attack_matters_the_first_is_delivered_and_not_the_clean_image(
+    toy_class: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = (Member(name="fgsm"), Member(name="pgd", args={"steps": 2}))
+    monkeypatch.setattr(autoattack, "VERSIONS", {"weak": members})
+    images, threat = from_uint8(torch.full((1, 3, 16, 16), 250, dtype=torch.uint8)), Threat(eps=2 / 255)
+    model = toy_class(side=16)
+    found = SamAutoAttack(version="weak").run(model, images, [[point(3, 3)]], threat=threat, seeds=[0])
+    first, second = (m.make().run(model, images, [[point(3, 3)]], threat=threat, seeds=[0]).images for m in members)
+    assert found.losses[:, 0].tolist() == [1.0, 1.0, 1.0]
+    assert torch.equal(found.images, first) and not torch.equal(first, second)
+    assert not torch.equal(first, to_uint8(images))
+
+
 def test_several_prompts_count_by_their_mean(sam: Segmenter) -> None:
     both: list[list[Prompt]] = [[point(9, 9), point(2, 17)]]
     found = SamAutoAttack(version="short", exhaustive=True).run(sam, pictures()[:1], both, threat=LINF)

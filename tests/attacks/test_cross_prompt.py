@@ -101,6 +101,7 @@ def test_boxes_are_about_the_object() -> None:
         assert (x0 + x1) / 2 == pytest.approx(7.5) and (y0 + y1) / 2 == pytest.approx(6)
         sides.append(((x1 - x0) / 9, (y1 - y0) / 8))
     low, high = np.min(sides, 0), np.max(sides, 0)
+    assert np.std([w - h for w, h in sides]) > 0.05  # width and height are drawn apart
     assert (low >= 0.9).all() and (low < 0.92).all() and (high <= 1.1).all() and (high > 1.08).all()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from redsam.attacks.apgd import APGD, checkpoints
+from redsam.attacks.apgd import APGD, _judge, checkpoints
 from redsam.attacks.loop import FLAT, Evaluate, Evaluation, Parts, State, Trace, descend
 from redsam.attacks.parts import fixed_step, given, momentum, steepest, uniform, zero
 from redsam.threat import Threat
@@ -174,6 +174,38 @@ def test_images_that_reached_their_goal_cost_nothing_more() -> None:
     for i in (0, 1):
         assert float((trace.images[i] * WEIGHTS).sum()) <= floor[i]
     assert trace.flags == ("", "", "")
+
+
+def test_a_goal_reached_by_the_last_iterate_is_delivered_though_another_ranked_better() -> None:
+    clean, threat = pictures(2), Threat(eps=8 / 255)
+
+    def evaluate(images: Tensor, active: Sequence[int], progress: float) -> Evaluation:
+        loss, _, _ = linear(images, active, progress)
+        return Evaluation(loss, loss.detach(), torch.tensor([i == 0 and progress == 1.0 for i in active]))
+
+    found = go(evaluate, clean, threat, Parts(steps=5, start=zero, rule=fixed_step(-1 / 255)))  # it climbs
+    assert torch.allclose(found.images[0], clean[0] + 5 / 255 * WEIGHTS.sign(), atol=1e-6)
+    assert torch.equal(found.images[1], clean[1])
+
+
+def test_auto_pgd_halves_at_exactly_the_share_of_improvements() -> None:
+    """Croce & Hein, 2020, condition 1, as the authors' code has it: 3 of 4 at rho 0.75 is too few."""
+    clean = pictures(2)
+    state = State(
+        threat=Threat(eps=8 / 255), steps=20, clean=clean, region=None, x=clean, best=clean + 1 / 255,
+        best_rank=torch.ones(2), generators=[], active=[0, 1], rows=torch.arange(2),
+    )  # fmt: skip
+    flat = torch.zeros_like(clean)
+    state.memory |= {
+        "size": torch.full((2,), 0.5), "x": clean, "gradient": flat, "best_gradient": flat + 1,
+        "improved": torch.tensor([3.0, 4.0]), "halved": torch.tensor([False, False]),
+        "best_at_check": torch.full((2,), 2.0),
+    }  # fmt: skip
+    _judge(state, 4, 0.75)
+    assert state.memory["size"].tolist() == [0.25, 0.5] and state.memory["halved"].tolist() == [True, False]
+    assert torch.equal(state.memory["x"], torch.stack([state.best[0], clean[1]]))
+    assert torch.equal(state.memory["gradient"], torch.stack([flat[0] + 1, flat[1]]))
+    assert state.memory["improved"].tolist() == [0.0, 0.0]
 
 
 def test_the_best_iterate_is_delivered_and_the_last_one_on_request() -> None:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from redsam import registry
-from redsam.attacks.ebad import EBAD
+from redsam.attacks.ebad import EBAD, Ensemble
+from redsam.attacks.loop import Counter, Evaluation, State
 from redsam.attacks.pgd import PGD
 from redsam.attacks.prompt_shift_gradient import PromptShiftGradient
-from redsam.attacks.query import QueryAttack
+from redsam.attacks.query import QueryAttack, climb
 from redsam.attacks.simba import SimBA, basis_vectors
 from redsam.attacks.square import Square
+from redsam.attacks.task import Task
 from redsam.errors import InputError
 from redsam.models import Segmenter, tiny, wrap
 from redsam.prompts import Prompt, point
@@ -131,6 +133,57 @@ def test_ebad_counts_both_sides_and_prefers_the_surrogate_that_helps(tiny_folder
     assert result.queries == (5,) and result.gradients == 5 * 2 * 2  # queries x iterations x surrogates
     assert result.forwards == 5 + 20 + 2  # and one clean look of each surrogate, to balance them
     assert (result.losses.diff(dim=0) <= 0).all() and result.budget[0].linf == 8 / 255
+
+
+def test_ebad_raises_then_lowers_one_weight_in_turn_and_halves_when_stuck() -> None:
+    """Two surrogates: weights start at 1/2, the step at 1/40."""
+
+    def surrogate(slope: float) -> Counter:
+        def evaluate(images: Tensor, active: Any, progress: float) -> Evaluation:
+            loss = slope * images.flatten(1).sum(1)
+            return Evaluation(loss, loss.detach())
+
+        return Counter(evaluate=evaluate)
+
+    clean, one = grey(), torch.zeros(1)
+    state = State(
+        threat=Threat(eps=8 / 255), steps=20, clean=clean, region=None, x=clean, best=clean, best_rank=one, rank=one,
+        generators=[], active=[0], rows=torch.arange(1),
+    )  # fmt: skip
+    craft = Ensemble(evaluators=[surrogate(1.0), surrogate(-2.0)], iterations=1)
+    craft.start(state)
+    tried = []
+    for state.step in range(1, 13):
+        craft.propose(state)
+        tried.append([round(v * 1000) for v in (state.memory["tried"] - 0.5).flatten().tolist()])
+        craft.learn(state, torch.tensor([state.step == 9]))
+    turn = [[25, 0], [-25, 0], [0, 25], [0, -25]]
+    # Patience ends with the second round; then the ninth query is kept, and the lowered weight starts from before it.
+    assert tried == [*turn, *turn, [12, 0], [-12, 0], [12, 12], [12, -12]]
+
+
+class Walk:
+    """A proposer whose candidate number n is n levels brighter."""
+
+    def start(self, state: State) -> Tensor:
+        return state.clean
+
+    def propose(self, state: State) -> Tensor:
+        return state.clean + state.step / 255
+
+    def learn(self, state: State, better: Tensor) -> None: ...
+
+
+def test_a_reached_goal_is_delivered_though_its_rank_is_worse(toy: Segmenter) -> None:
+    def evaluate(images: Tensor, active: Any, progress: float) -> Evaluation:
+        rank = images.flatten(1).sum(1)  # every candidate ranks worse than the one before
+        level = ((images[:, 0, 0, 0] * 255).round() - 128).int()
+        return Evaluation(rank, rank, torch.tensor([i == 0 for i in active]) & (level == 3))
+
+    task = Task(segmenter=toy, clean=grey(2), prompts=prompts(2), threat=Threat(eps=8 / 255), seeds=[0, 1])
+    trace = climb(evaluate, task, Walk(), queries=6)
+    assert trace.queries == (4, 6)
+    assert torch.equal((trace.images * 255).round()[:, 0, 0, 0], torch.tensor([131.0, 128.0]))
 
 
 def test_ebad_refuses_the_victim_as_its_own_surrogate(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from redsam import registry
 from redsam.attacks.apgd import APGD
-from redsam.attacks.sea import LOSSES, SEA, js, masked_ce, masked_logit, stages
+from redsam.attacks.sea import LOSSES, SEA, Ledger, js, masked_ce, masked_logit, stages
 from redsam.errors import InputError
 from redsam.models import tiny
 from redsam.prompts import Prompt, box, point
@@ -124,6 +124,15 @@ def test_losses_are_the_paper_s_each_once() -> None:
     for losses in ((), ("bce",), ("js", "js")):
         with pytest.raises(InputError, match="losses="):
             SEA(losses=losses)
+
+
+def test_of_equal_iterates_the_first_stays() -> None:
+    ledger = Ledger(accuracy=torch.full((3,), float("inf")), worst=torch.zeros(3, 1, 1, 2), rows=[])
+    look, truth = ledger.watch([0, 2]), torch.ones(2, 1, 2, dtype=torch.bool)
+    half, none = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[[-1.0, -1.0]]])
+    for value, logits in ((1.0, [half, half]), (2.0, [half, none])):
+        look(torch.full((2, 1, 1, 2), value), [0, 1], torch.cat(logits), truth, torch.tensor([0, 1]))
+    assert ledger.worst[:, 0, 0, 0].tolist() == [1.0, 0.0, 2.0] and ledger.accuracy.tolist() == [0.5, float("inf"), 0.0]
 
 
 def test_the_early_stages_look_further_than_the_budget(sam: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,12 @@ def test_pixels_that_cannot_move_are_passed_over(toy_class: Any) -> None:
     assert result.budget[0].l0 == 1 and (result.images == 0).all()
 
 
+def test_what_can_move_by_less_than_half_a_level_is_passed_over(toy_class: Any) -> None:
+    """0.4 of a level is left of the budget after one step, and rounding takes it back."""
+    result = FIGA(goal="zero", k=1, steps=6).run(toy_class(side=SIDE), ramp(), HERE, threat=Threat(eps=1.4 / 255))
+    assert result.budget[0].l0 == 6 and result.budget[0].linf == 1 / 255
+
+
 # --- goals -----------------------------------------------------------------------------------------------------------
 def test_zero_stops_when_under_a_hundredth_is_masked(toy_class: Any) -> None:
     toy = toy_class(side=SIDE)
