@@ -153,6 +153,7 @@ def test_gradients_are_means_over_draws_and_only_there() -> None:
     made = [DefendedSegmenter(tiny("sam", seed=3), [Recorder(seen=seen)], eot=eot) for eot in (4, 1)]
     assert made[0].draws == 4, "a class nobody registered is taken to be random"
     four, one = (attack("pgd", steps=3).run(m, image, prompts, threat=FAST) for m in made)
+    assert made[0].fingerprint() != made[0].undefended.fingerprint() and made[0].defense["eot"] == 4
     assert four.gradients == 3 * 4 and four.forwards == 3 * 4 + 4 and len(seen) == 16 + 4
     assert one.gradients == 3 and one.forwards == 3 + 1
     # Four equal looks at a purifier that does nothing are one look: the same images.

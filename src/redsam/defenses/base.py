@@ -59,6 +59,11 @@ class Purifier(ABC):
         return bool(self._meta["differentiable"])
 
     @property
+    def learned(self) -> str:
+        """Fingerprint of the weights behind a purifier that has some, so that other weights are another defence."""
+        return ""
+
+    @property
     def label(self) -> str:
         """Name and the options that are not the default: `jpeg:quality=50`. Round-trips through `specs.parse`."""
         changed = [f for f in fields(self) if getattr(self, f.name) != _default(f)]

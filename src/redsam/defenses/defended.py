@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -77,8 +78,11 @@ class DefendedSegmenter(Segmenter):
     @property
     def defense(self) -> Mapping[str, Any]:
         """Purifiers with all options, the seed of what is drawn, and over how many draws attackers average."""
-        specs = [registry.spec_of(p) for p in self.purifiers]
-        return {"label": self.label, "purifiers": specs, "seed": self.seed, "eot": self.draws}
+        return {"label": self.label, "purifiers": self._specs(), "seed": self.seed, "eot": self.draws}
+
+    def _specs(self) -> list[dict[str, Any]]:
+        """Each purifier's name and options, and the fingerprint of its weights where it has some."""
+        return [_spec(p) | ({"weights": p.learned} if p.learned else {}) for p in self.purifiers]
 
     def prepare(self, images: Tensor, *, exact: bool) -> Tensor:
         """The purified images."""
@@ -97,8 +101,7 @@ class DefendedSegmenter(Segmenter):
 
     def fingerprint(self) -> str:
         """Of the model, the purifiers and the seed."""
-        specs = [registry.spec_of(p) for p in self.purifiers]
-        told = json.dumps([self._inner.fingerprint(), specs, self.seed], sort_keys=True, allow_nan=False)
+        told = json.dumps([self._inner.fingerprint(), self._specs(), self.seed], sort_keys=True, allow_nan=False)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     # --- the model's own part, passed on ---------------------------------------------------------------------------
@@ -156,3 +159,11 @@ class DefendedSegmenter(Segmenter):
 
     def _decode_texts(self, encoding: Encoding, asked: Sequence[tuple[int, Prompt]]) -> tuple[Tensor, Tensor]:
         return self._inner._decode_texts(encoding, asked)
+
+
+def _spec(purifier: Purifier) -> dict[str, Any]:
+    """Name and options, also of a class that nobody registered."""
+    try:
+        return registry.spec_of(purifier)
+    except ValueError:
+        return {"name": purifier.name, "args": {f.name: getattr(purifier, f.name) for f in fields(purifier)}}
