@@ -1,4 +1,4 @@
-"""`redsam harden`: from the command line to a folder and a delta; every wrong input is one line; a kill loses nothing."""
+"""`redsam harden`: from a command line to a folder and a delta; wrong input is one line; a kill loses nothing."""
 
 from __future__ import annotations
 

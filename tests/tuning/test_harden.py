@@ -1,4 +1,4 @@
-"""harden from end to end on tiny models: what the folder holds, a delta that agrees in every bit, input that is wrong."""
+"""harden from end to end on tiny models: the folder, a delta that agrees in every bit, input that is wrong."""
 
 from __future__ import annotations
 

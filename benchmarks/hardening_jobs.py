@@ -1,0 +1,158 @@
+"""Jobs of the hardening table: models hardened by each variant, then attacked, each into a folder of its own.
+
+static: images crafted on the undefended model, shown to every hardened one. adaptive: crafted through the hardened
+model's own weights. A finished attack leaves fields.json beside its records, so that the table is computed from records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attack_jobs import OPTIONS, gradients
+from evidence import Field
+
+from redsam import registry
+from redsam.bench import Trial, matrix
+from redsam.bench.files import read_json, write_json
+from redsam.bench.presets import linf
+from redsam.bench.spec import JsonDict
+from redsam.bench.store import read_records
+from redsam.bench.summary import latest
+from redsam.data import Dataset, join, open_data
+from redsam.models import load
+from redsam.models.base import Segmenter
+from redsam.tuning import Course, harden
+
+MODELS = ("lab-b", "lab2")
+ATTACKS = ("fgsm", "pgd", "mifgsm", "attack-sam-k", "cross-prompt", "rga")
+LEVEL = 8
+# name: (method, its options). The first is the claim; the svd variants after it search for the few parameters that hold.
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "svd": ("svd", {}),
+    "svd-signed": ("svd", {"signed": True}),
+    "svd-last-blocks": ("svd", {"layers": "encoder", "count": 2048}),
+    "svd-encoder": ("svd", {"layers": "encoder"}),
+    "svd-all": ("svd", {"layers": "all"}),
+    "random": ("random", {}),
+    "bias": ("bias", {}),
+    "norm": ("norm", {}),
+    "lora": ("lora", {}),
+    "decoder": ("decoder", {}),
+    "full": ("full", {}),
+}
+POOL = ("voc", "ecssd", "ccp", "bsds", "coco_mval", "coco_panoptic", "camvid")
+SETS = ("bsds_test", "coco_panoptic_val")
+# One point and one exact box of up to 4 objects, attacked together by one image, so that one image serves both kinds.
+PROMPTS: Mapping[str, Any] = {"points": 1, "boxes": 1, "jitter": 0.0, "max_objects": 4, "min_area": 0.01}
+UNDEFENDED = "undefended"
+PROMPT = ("kind", "iou_clean_gt", "iou_adv_gt", "iou_adv_clean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """kind: "train" or "attack". source: whose gradients the images are made with."""
+
+    kind: str
+    model: str
+    source: str
+    attack: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return " ".join(filter(None, (self.model, self.source, self.attack)))
+
+
+def train_jobs(models: Sequence[str], variants: Sequence[str]) -> list[Job]:
+    """One for each model and variant."""
+    return [Job(kind="train", model=m, source=v) for m in models for v in variants]
+
+
+def attack_jobs(models: Sequence[str], variants: Sequence[str], attacks: Sequence[str]) -> list[Job]:
+    """Each attack on the undefended model and on each variant, the longest first."""
+    found = [
+        Job(kind="attack", model=m, source=s, attack=a)
+        for m in models
+        for s in (UNDEFENDED, *variants)
+        for a in attacks
+    ]
+    return sorted(found, key=lambda j: -gradients(j.attack))
+
+
+def photographs(root: Path, parts: Sequence[str], limit: int | None) -> Dataset:
+    """Evenly spaced over several sets."""
+    return join([open_data(root / part) for part in parts]).limit(limit)
+
+
+def trained(work: Path, model: str, variant: str) -> Path:
+    """Folder of a hardened model."""
+    return work / "models" / Path(model).name / variant
+
+
+def train(job: Job, data: Dataset, course: Course, *, work: Path, device: str = "cpu") -> JsonDict:
+    """Harden, or go on, or return what is there."""
+    method, options = VARIANTS[job.source]
+    made = harden(
+        load(job.model, device=device), data, method=registry.create("defense", method, **options),
+        out=trained(work, job.model, job.source), course=course,
+    )  # fmt: skip
+    return dict(made.facts)
+
+
+def hardened(work: Path, model: str, variant: str, device: str) -> Segmenter:
+    """A model out of its folder, under a name that tells."""
+    if variant == UNDEFENDED:
+        return load(model, device=device)
+    return load(trained(work, model, variant), device=device, name=f"{Path(model).name}-{variant}")
+
+
+def attack(
+    job: Job, variants: Sequence[str], data: Dataset, *, work: Path, device: str = "cpu", batch: int = 1,
+    options: Mapping[str, Mapping[str, Any]] = OPTIONS, maker: Callable[..., Segmenter] = hardened,
+) -> None:  # fmt: skip
+    """Craft on the job's source, show to it, and where it is the undefended model to every variant."""
+    names = [UNDEFENDED, *variants] if job.source == UNDEFENDED else [job.source]
+    everyone = {n: maker(work, job.model, n, device) for n in names}
+    out = work / "records" / Path(job.model).name / job.source / job.attack
+    trial = Trial(attack=job.attack, args=dict(options.get(job.attack, {})), threats=linf(LEVEL))
+    found = matrix(
+        [everyone[job.source]], list(everyone.values()), data, trials=[trial], name="hardening",
+        attacker_protocols=[("uad", dict(PROMPTS))], out=out, batch=batch,
+    )  # fmt: skip
+    by_name = {s.name: n for n, s in everyone.items()}
+    fields = [
+        {"attack": e.trial, "victim": by_name[e.victim], "cell": e.cell.id,
+         "how": "clean" if e.trial == "clean" else "static" if job.source == UNDEFENDED else "adaptive"}
+        for e in found.entries
+    ]  # fmt: skip
+    write_json(out / "fields.json", {"model": Path(job.model).name, "source": job.source, "fields": fields})
+
+
+def bank(work: Path) -> list[Field]:
+    """Everything finished: run is the model, crafted how it was attacked; what is made on the undefended model and
+    shown to it is both static and adaptive."""
+    pooled: dict[tuple[str, ...], dict[str, JsonDict]] = {}
+    for path in sorted((work / "records").glob("*/*/*/fields.json")):
+        told = read_json(path)
+        for f in told["fields"]:
+            records = [
+                {"sample": r["sample"], "status": r["status"],
+                 "prompts": [{n: p.get(n) for n in PROMPT} for p in r["prompts"]]}
+                for r in latest(read_records(path.parent / "records" / f["cell"] / "samples.jsonl"))
+            ]  # fmt: skip
+            hows = ("static", "adaptive") if f["how"] == "static" and f["victim"] == UNDEFENDED else (f["how"],)
+            for how in hows:
+                key = (told["model"], f["attack"], f["victim"], how)
+                pooled.setdefault(key, {}).update({r["sample"]: r for r in records})
+    return [
+        Field(run=model, attack=name, victim=victim, crafted=how, records=tuple(records.values()))
+        for (model, name, victim, how), records in pooled.items()
+    ]
+
+
+def passes(job: Job, images: int) -> int:
+    """Gradients of an attack job at most."""
+    return images * gradients(job.attack)

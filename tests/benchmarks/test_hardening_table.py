@@ -1,0 +1,129 @@
+"""Verdicts on made-up records, so that the table can show failure; and one tiny run from training to table, twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hardening_table
+import numpy as np
+import pytest
+from evidence import Field
+from hardening_jobs import ATTACKS, UNDEFENDED, VARIANTS, attack_jobs, bank, train_jobs, trained
+from hardening_table import BEGIN, END, NO, OPEN, YES, main, markdown, rows, strongest
+
+from redsam.models import tiny
+from tests.tuning.conftest import write_photos
+
+IMAGES = 30
+FACTS: dict[str, Any] = {"numbers": 512, "parameters": 100_000, "steps": 9, "minutes": 1.0, "best": {}}
+
+
+def field(attack: str, victim: str, how: str, level: float, *, clean: float = 0.7, noise: float = 0.02) -> Field:
+    rng = np.random.default_rng(len(attack) + 7 * len(victim) + 3 * len(how))
+    signs = rng.permutation(np.resize([1.0, -1.0], IMAGES))
+    records = tuple(
+        {"sample": f"s/{i}", "status": "ok",
+         "prompts": [{"kind": "box", "iou_clean_gt": clean, "iou_adv_gt": level + noise * signs[i],
+                      "iou_adv_clean": level}]}
+        for i in range(IMAGES)
+    )  # fmt: skip
+    return Field(run="lab-b", attack=attack, victim=victim, crafted=how, records=records)
+
+
+def measured(variant: str, *, static: float, adaptive: float, clean: float = 0.7, noise: float = 0.02) -> list[Field]:
+    out = [field("clean", variant, "clean", clean, clean=clean)]
+    for attack in ATTACKS:
+        out += [
+            field(attack, variant, "static", static, clean=clean, noise=noise),
+            field(attack, variant, "adaptive", adaptive, clean=clean, noise=noise),
+        ]
+    return out
+
+
+BASE = measured(UNDEFENDED, static=0.2, adaptive=0.2)
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ({"static": 0.4, "adaptive": 0.4}, (YES, YES, YES)),
+        ({"static": 0.4, "adaptive": 0.2}, (YES, NO, YES)),  # broken by who knows it: shown, not hidden
+        ({"static": 0.2, "adaptive": 0.2}, (NO, NO, YES)),
+        ({"static": 0.4, "adaptive": 0.4, "clean": 0.6}, (YES, YES, NO)),
+        ({"static": 0.23, "adaptive": 0.23, "noise": 0.3}, (OPEN, OPEN, YES)),
+    ],
+)
+def test_the_claim_is_judged_by_intervals(levels: dict[str, float], expected: tuple[str, str, str]) -> None:
+    table = rows([*BASE, *measured("svd", **levels)], {("lab-b", "svd"): FACTS}, ["lab-b"])
+    assert [r["variant"] for r in table] == [UNDEFENDED, "svd"]
+    row = table[1]
+    assert (row["static_verdict"], row["adaptive_verdict"], row["clean_verdict"]) == expected
+    assert row["adaptive_gain"]["value"] == pytest.approx(levels["adaptive"] - 0.2, abs=1e-9)
+    assert row["static_bar"] == pytest.approx(0.03)
+    assert row["adaptive_gain"]["lo"] <= row["adaptive_gain"]["value"] <= row["adaptive_gain"]["hi"]
+    best = strongest(table, "lab-b")
+    assert (best is not None) == (expected == (YES, YES, YES))
+    text = markdown(table, ["x"], "30 images.")
+    assert f"| {' / '.join(expected)} |" in text and "Not run: x." in text
+    assert ("none of those tried" in text) == (best is None)
+
+
+def test_the_strongest_has_few_parameters_and_holds() -> None:
+    fields = [*BASE, *measured("svd", static=0.3, adaptive=0.3), *measured("svd-encoder", static=0.35, adaptive=0.35),
+              *measured("full", static=0.5, adaptive=0.5), *measured("norm", static=0.5, adaptive=0.1)]  # fmt: skip
+    facts = {("lab-b", v): FACTS | {"numbers": n} for v, n in
+             (("svd", 512), ("svd-encoder", 4256), ("full", 100_000), ("norm", 600))}  # fmt: skip
+    best = strongest(rows(fields, facts, ["lab-b"]), "lab-b")
+    assert best is not None and best["variant"] == "svd-encoder"
+
+
+def test_what_is_not_measured_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(rows(BASE, {("lab-b", "svd"): FACTS}, ["lab-b"])) == 1
+    assert "lab-b svd: not measured" in capsys.readouterr().out
+
+
+def test_jobs() -> None:
+    assert len(train_jobs(["a", "b"], list(VARIANTS))) == 2 * len(VARIANTS)
+    found = attack_jobs(["a"], ["svd"], ["fgsm", "rga"])
+    assert [(j.source, j.attack) for j in found] == [
+        (UNDEFENDED, "rga"), ("svd", "rga"), (UNDEFENDED, "fgsm"), ("svd", "fgsm")
+    ]  # fmt: skip
+
+
+def test_from_training_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "small"
+    tiny("sam", seed=1).model.save_pretrained(model)  # type: ignore[operator]
+    write_photos(tmp_path / "pool" / "a", 6)
+    write_photos(tmp_path / "eval" / "b", 2)
+    monkeypatch.setattr(hardening_table, "run_all", in_turn)
+    page, out = tmp_path / "page.md", tmp_path / "out.json"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    argv = ["--models", model, "--variants", "svd", "bias", "--attacks", "fgsm", "--steps", 2, "--train-batch", 2,
+            "--held-out", 2, "--check-every", 2, "--pool", tmp_path / "pool", "--pool-sets", "a", "--data",
+            tmp_path / "eval", "--sets", "b", "--limit", 2, "--work", tmp_path / "work", "--out", out, "--page", page,
+            "--device", "cpu", "--threads", 1]  # fmt: skip
+    for _ in range(2):  # typed again, nothing is left to do and nothing is counted twice
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in argv])
+        assert stop.value.code == 0
+    told = json.loads(out.read_text())
+    assert [r["variant"] for r in told["rows"]] == [UNDEFENDED, "svd", "bias"]
+    assert told["rows"][1]["numbers"] == 352 and told["rows"][1]["adaptive"]["images"] == 2
+    fields = bank(tmp_path / "work")
+    assert {(f.victim, f.crafted) for f in fields if f.attack == "fgsm"} == {
+        (v, how) for v in (UNDEFENDED, "svd", "bias") for how in ("static", "adaptive")
+    }
+    assert (trained(tmp_path / "work", str(model), "svd") / "delta.safetensors").exists()
+    text = page.read_text()
+    assert (
+        text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n") and "| small | svd | 352 |" in text
+    )
+
+
+def in_turn(todo: Any, args: Any) -> list[str]:
+    """`run_all` without processes."""
+    for job in todo:
+        hardening_table.work_on(job, args)
+    return []
