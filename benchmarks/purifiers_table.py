@@ -37,8 +37,8 @@ SETS = ("bsds_test", "coco_panoptic_val")
 IMAGES, OBJECTS, STEPS, DRAWS = 20, 4, 20, 4
 PURIFIERS = (
     "jpeg", "jpeg:quality=30", "bit-depth:bits=3", "gaussian", "gaussian:sigma=2", "median", "median:size=5",
-    "bilateral:space=1.0", "nlm:search=5,strength=10", "noise", "resize-pad", "resize-pad:least=0.5,most=1.0", "tv:steps=10",
-    "jpeg:quality=50|median",
+    "bilateral:space=1.0", "nlm:search=5,strength=10", "noise", "resize-pad", "resize-pad:least=0.5,most=1.0",
+    "tv:steps=10", "jpeg:quality=50|median",
 )  # fmt: skip
 COLUMNS = ("data", "defense", "prompt", "clean", "cost", "static", "static_gain", "transfer", "adaptive",
            "adaptive_gain", "seconds", "n_images")  # fmt: skip
