@@ -1,7 +1,7 @@
 """Jobs of the hardening table: models hardened by each variant, then attacked, each into a folder of its own.
 
 static: images crafted on the undefended model, shown to every hardened one. adaptive: crafted through the hardened
-model's own weights. A finished attack leaves fields.json beside its records, so that the table is computed from records.
+model's own weights. A finished attack leaves fields.json beside its records: the table is computed from records alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from redsam.tuning import Course, harden
 MODELS = ("lab-b", "lab2")
 ATTACKS = ("fgsm", "pgd", "mifgsm", "attack-sam-k", "cross-prompt", "rga")
 LEVEL = 8
-# name: (method, its options). The first is the claim; the svd variants after it search for the few parameters that hold.
+# name: (method, its options). The first is the claim; the svd variants after it search for few parameters that hold.
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "svd": ("svd", {}),
     "svd-signed": ("svd", {"signed": True}),

@@ -118,7 +118,8 @@ def test_from_training_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (trained(tmp_path / "work", str(model), "svd") / "delta.safetensors").exists()
     text = page.read_text()
     assert (
-        text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n") and "| small | svd | 352 |" in text
+        text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n")
+    assert "| small | svd | 352 |" in text
     )
 
 
