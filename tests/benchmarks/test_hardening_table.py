@@ -117,10 +117,8 @@ def test_from_training_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }
     assert (trained(tmp_path / "work", str(model), "svd") / "delta.safetensors").exists()
     text = page.read_text()
-    assert (
-        text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n")
+    assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n")
     assert "| small | svd | 352 |" in text
-    )
 
 
 def in_turn(todo: Any, args: Any) -> list[str]:
