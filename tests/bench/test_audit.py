@@ -259,3 +259,28 @@ def test_limit_is_evenly_spaced_and_0_takes_all(tmp_path: Path, kit: Any, model:
         out = tmp_path / str(limit)
         audit(model, open_data(folder), out=out, preset=clean, limit=limit)
         assert sorted(name for _, name in kit.records(out)) == names
+
+
+def test_settings_of_automatic_objects_are_part_of_a_cell(
+    tmp_path: Path, kit: Any, model: Segmenter, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from redsam.bench import objects
+
+    asked: list[Any] = []
+
+    def found(segmenter: Segmenter, image: torch.Tensor, **settings: Any) -> Any:
+        asked.append(settings)
+        return SimpleNamespace(masks=torch.ones(1, *image.shape[1:], dtype=torch.bool))
+
+    monkeypatch.setattr(objects, "automatic_masks", found)
+    clean, data = replace(kit.one, trials=()), open_data(folder).limit(1)
+    low = objects.automatic(grid=8, iou=0.3, stability=0.45)
+    cells = {
+        audit(model, data, out=tmp_path, preset=clean, objects=name).cells[-1]["cell"] for name in (low, "automatic")
+    }
+    keys = ("points_per_side", "pred_iou_thresh", "stability_score_thresh")
+    assert [tuple(s[k] for k in keys) for s in asked] == [(8, 0.3, 0.45), (16, 0.7, 0.8)] and len(cells) == 2
+    assert objects.generator_of("annotated") is None
+    for wrong in ("automatic 8", "automatic x 0.3 0.4", "magic", "annotated 8 0.3 0.4"):
+        with pytest.raises(InputError, match="no '"):
+            audit(model, data, out=tmp_path / "wrong", preset=clean, objects=wrong)
