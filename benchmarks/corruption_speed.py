@@ -1,12 +1,27 @@
 """Images per second of every registered corruption on one core, against imagecorruptions and kornia where importable.
 
 A bundled photograph, enlarged to the size asked for, is corrupted alone at severity 3, one thread; the median of the
-CPU times of the repeats counts, after one run that is not counted. A peer's column is empty where it has no such
+CPU times of the repeats counts, after one run that is not counted (unless it took more than 5 s: then it alone counts).
+CPU time of the process does not run while others have the core, but shares caches and memory with them: the JSON says
+how many were waiting for a core, and ratios are of one run. A peer's column is empty where it has no such
 corruption, says the exception where it has one that does not run, and the header says which peer is not installed.
 Peers are timed on their own format (uint8 HxWx3 for imagecorruptions, float32 1x3xHxW for kornia), without conversions.
 imagecorruptions scales no length with the image, so that its blurs are smaller at this size and its times flattered.
 
-    python benchmarks/corruption_speed.py --out benchmarks/results/corruption_speed.json
+imagecorruptions 1.1.2 wants an environment of its own: `pkg_resources` (gone from setuptools 81), `np.float_` (gone
+from NumPy 2) and the `multichannel` of skimage.filters.gaussian, which no scikit-image for Python 3.11 has: its blurs
+get a `gaussian` that passes it on as today's `channel_axis`. Installed without its dependencies, since it asks for
+opencv-python, which wants the libraries of a display:
+
+    python3.11 -m venv build/peers
+    build/peers/bin/pip install -e . "numpy<2" "scipy<1.15" "scikit-image==0.20.0" "opencv-python-headless<4.12" \
+        "setuptools<81" kornia
+    build/peers/bin/pip install --no-deps imagecorruptions==1.1.2
+    build/peers/bin/python benchmarks/corruption_speed.py --out benchmarks/results/corruption_speed.json \
+        --docs docs/corruptions.md
+
+Without peers, or a few of them:
+
     python benchmarks/corruption_speed.py --only fog frost --side 256 --repeats 1
 """
 
@@ -14,7 +29,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import json
+import os
 import statistics
 import sys
 import time
@@ -22,6 +39,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -34,6 +52,8 @@ from redsam.registry import Entry, create, entries
 from redsam.types import from_uint8, to_uint8
 
 SEVERITY = 3
+SLOW = 5.0  # seconds
+BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 # What imagecorruptions calls them, where that is not ours with underscores.
 THEIR_NAMES = {"elastic": "elastic_transform", "jpeg": "jpeg_compression"}
 
@@ -45,8 +65,12 @@ def photograph(side: int) -> Tensor:
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median CPU seconds of this process, after one run that warms caches."""
+    """Median CPU seconds of this process, after one run that warms caches; a slow one counts itself."""
+    start = time.process_time()
     work()
+    first = time.process_time() - start
+    if first > SLOW:
+        return first
     taken = []
     for _ in range(repeats):
         start = time.process_time()
@@ -58,10 +82,23 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 def peer(name: str) -> Any:
     """The module, or None. Whatever an old package raises while it is imported means that it cannot be used here."""
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        if name == "imagecorruptions":
+            theirs = importlib.import_module("imagecorruptions.corruptions")
+            theirs.gaussian = renamed(theirs.gaussian)  # type: ignore[attr-defined]
+        return module
     except Exception as error:
         print(f"{name}: not importable ({type(error).__name__}: {error})", file=sys.stderr)
         return None
+
+
+def renamed(gaussian: Callable[..., Any]) -> Callable[..., Any]:
+    """skimage.filters.gaussian that still takes `multichannel`."""
+
+    def called(image: Any, sigma: float, *, multichannel: bool = False, **rest: Any) -> Any:
+        return gaussian(image, sigma=sigma, channel_axis=-1 if multichannel else None, **rest)
+
+    return called
 
 
 def of_imagecorruptions(module: Any, entry: Entry, image: Tensor) -> Callable[[], object] | None:
@@ -112,7 +149,7 @@ def measure(only: list[str], side: int, repeats: int) -> dict[str, Any]:
     peers = {name: peer(name) for name in ("imagecorruptions", "kornia")}
     rows: list[dict[str, Any]] = []
     for entry in entries("corruption"):
-        if (only and entry.name not in only) or entry.meta.get("needs"):
+        if (only and entry.name not in only) or entry.meta.get("needs") or entry.name == "matched":  # another, mixed
             continue
         ours = create("corruption", entry.name, severity=SEVERITY)
         taken = seconds(lambda ours=ours: ours.run(image), repeats)  # type: ignore[misc]
@@ -124,10 +161,11 @@ def measure(only: list[str], side: int, repeats: int) -> dict[str, Any]:
                 "kornia": rate(of_kornia(peers["kornia"], entry, image), repeats),
             }
         )
-    versions = {name: getattr(m, "__version__", "installed") if m else None for name, m in peers.items()}
+    versions = {name: importlib.metadata.version(name) if m else None for name, m in peers.items()}
     return {
         "side": side, "severity": SEVERITY, "threads": 1, "repeats": repeats, "unit": "images per CPU second",
-        "torch": torch.__version__, "peers": versions, "rows": rows,
+        "torch": torch.__version__, "numpy": numpy.__version__, "peers": versions, "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[1], 1), "rows": rows,
     }  # fmt: skip
 
 
@@ -145,6 +183,43 @@ def show(result: dict[str, Any]) -> None:
     Console().print(table)
 
 
+def times(ratio: float) -> str:
+    """`12`, `1.3`, `0.04`: two digits that count."""
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2g}"
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table for people, with how many times as fast redsam is."""
+    peers = list(result["peers"])
+    given = [f"{n} {v}" if v else f"{n} not installed" for n, v in result["peers"].items()]
+    lines = [
+        f"Images per second of CPU time, {result['side']} x {result['side']}, severity {result['severity']}, one "
+        f"thread (torch {result['torch']}, {', '.join(given)}); in brackets how many times as fast redsam is. Load "
+        f"average during the run: {result['load']} on {result['cores']} cores.",
+        "",
+        "| corruption | redsam | " + " | ".join(peers) + " |",
+        "|---" * (2 + len(peers)) + "|",
+    ]
+    faster = {p: [row["redsam"] / row[p] for row in result["rows"] if isinstance(row[p], float)] for p in peers}
+    for row in result["rows"]:
+        cells = [
+            "" if row[p] is None else f"{row[p]:.2f} ({times(row['redsam'] / row[p])})" if type(row[p]) is float else
+            f"`{row[p]}`"
+            for p in peers
+        ]  # fmt: skip
+        lines.append(f"| {row['name']} | {row['redsam']:.2f} | " + " | ".join(cells) + " |")
+    whole = sum(1 / row["redsam"] for row in result["rows"])
+    lines += ["", f"The whole set of {len(result['rows'])}: {whole:.1f} CPU s an image."]
+    for p, ratios in faster.items():
+        if ratios:
+            quicker = sum(v > 1 for v in ratios)
+            lines[-1] += (
+                f" Against {p} redsam is faster in {quicker} of {len(ratios)}, {times(statistics.median(ratios))} "
+                "times as fast in the median."
+            )
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Print the table; write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -152,11 +227,17 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--docs", type=Path, help="page whose table between the markers is replaced")
     given = parser.parse_args()
     result = measure(given.only, given.side, given.repeats)
     show(result)
     if given.out:
         given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if given.docs:
+        page = given.docs.read_text(encoding="utf-8")
+        before, rest = page.split(BEGIN)
+        whole = f"{before}{BEGIN}\n{markdown(result)}\n{END}{rest.split(END)[1]}"
+        given.docs.write_text(whole, encoding="utf-8")
     return 0
 
 
