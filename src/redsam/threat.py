@@ -205,7 +205,7 @@ class Threat:
 
 def on_lattice(images: Tensor) -> bool:
     """Whether every value is v / 255 for a whole v."""
-    return bool((from_uint8(to_uint8(images)) - images).abs().max() < 1e-5)
+    return bool(from_uint8(to_uint8(images)).sub_(images.detach()).abs_().max() < 1e-5)
 
 
 def _largest(score: Tensor, count: int) -> Tensor:

@@ -87,9 +87,10 @@ def check_image(image: Tensor, where: str = "image") -> None:
 
 def to_uint8(image: Tensor) -> Tensor:
     """Nearest point of the 8-bit lattice, as uint8; inverse of `from_uint8` on the lattice."""
-    return (image.detach().clamp(0, 1) * 255).round().to(torch.uint8)
+    # In place after the first copy: on large images the memory costs more than the arithmetic.
+    return image.detach().clamp(0, 1).mul_(255).round_().to(torch.uint8)
 
 
 def from_uint8(image: Tensor) -> Tensor:
     """uint8 to float32 [0, 1]: the one conversion, so that value v is always the same float v / 255."""
-    return image.to(torch.float32) / 255
+    return image.to(torch.float32, copy=True).div_(255)

@@ -95,7 +95,8 @@ class Corruption:
             grid = moving.inside(grid.to(images))
         moved = images if grid is None else sample(images, grid)
         out = self.corrupt(moved, generators)
-        if out.shape != images.shape or not bool(out.isfinite().all()):
+        # The extremes are finite where everything is: a tenth of the time of looking at each.
+        if out.shape != images.shape or not all(v.isfinite() for v in out.aminmax()):
             raise InputError(f"Corruption '{self.name}' made {tuple(out.shape)} values, or not finite ones.")
         return Corrupted(images=from_uint8(to_uint8(out)), grid=grid)
 
