@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
@@ -33,18 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from redsam import registry
-from redsam.attacks.region_map import (
-    DILATIONS,
-    GRID_RATE,
-    PUBLISHED_SIDE,
-    REACH,
-    Overlap,
-    dilate,
-    paint,
-    painting_order,
-)
+from redsam.attacks.region_map import DILATIONS, GRID_RATE, PUBLISHED_SIDE, REACH, Overlap, dilate
 from redsam.attacks.rga import RGA
-from redsam.attacks.task import Task
 from redsam.bench.files import png_bytes, write_bytes
 from redsam.bench.statistics import LEVEL
 from redsam.bench.store import read_records
@@ -61,18 +50,6 @@ RULES: tuple[Overlap, ...] = get_args(Overlap)
 STEPS, EPS = 40, 8 / 255
 
 
-@dataclass(frozen=True, kw_only=True)
-class Painted(RGA):
-    """RGA on regions that were found before, so that three rules cost one automatic segmentation."""
-
-    found: MaskSet | None = None
-
-    def region_map(self, task: Task, row: int) -> torch.Tensor:
-        assert self.found is not None
-        random = task.subset([row]).generators("region-map")[0]
-        return paint(self.found.masks, random, order=painting_order(self.found, self.overlap), grid_rate=self.grid_rate)
-
-
 def overlaps(found: MaskSet, grid_rate: float = GRID_RATE) -> int:
     """Pixels that at least two dilated small masks claim."""
     height, width = found.masks.shape[1:]
@@ -82,9 +59,7 @@ def overlaps(found: MaskSet, grid_rate: float = GRID_RATE) -> int:
     return int((dilate(small, radius).sum(0) > 1).sum()) if len(small) else 0
 
 
-def attacked(
-    segmenter: Segmenter, scene: Scene, found: MaskSet, *, args: argparse.Namespace, folder: Path
-) -> dict[str, Any]:
+def attacked(segmenter: Segmenter, scene: Scene, *, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """IoU with ground truth of every test prompt, clean and under each rule."""
     sample = registry.create("protocol", "uad", **PROMPTING)(scene, seed=0)
     masks = sample.masks.to(segmenter.device)
@@ -94,7 +69,7 @@ def attacked(
 
     out: dict[str, Any] = {"kinds": [p.kind for p in sample.prompts], "clean": answer(scene.image)}
     for rule in RULES:
-        attack = Painted(steps=args.steps, overlap=rule, found=found, select="single", grid_rate=args.grid_rate)
+        attack = RGA(steps=args.steps, overlap=rule, select="single", grid_rate=args.grid_rate, **OPTIONS["rga"])
         result = attack.run(
             segmenter, scene.image[None], [sample.prompts], threat=Threat(eps=EPS), seeds=[stable_seed(0, scene.id)]
         )
@@ -124,7 +99,7 @@ def lines(segmenter: Segmenter, data: Dataset, path: Path, args: argparse.Namesp
             line = {"sample": scene.id, "masks": len(found), "overlap": overlaps(found, args.grid_rate)}
             line["overlap_as_published"] = overlaps(found)
             if line["overlap"] and len(scene.masks):
-                line |= attacked(segmenter, scene, found, args=args, folder=path.with_suffix(""))
+                line |= attacked(segmenter, scene, args=args, folder=path.with_suffix(""))
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:
                 file.write(json.dumps(line) + "\n")

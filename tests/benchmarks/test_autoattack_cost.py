@@ -49,9 +49,12 @@ def test_stopped_and_typed_again_it_goes_on(tmp_path: Path, monkeypatch: pytest.
     assert cost.main() == 0
     told = json.loads((tmp_path / "o.json").read_text())
     attacks = len(told["rows"])
-    assert told["prompts"] == 2 and len(calls) == 2 * attacks + 1 and attacks == 2 + len(told["members"])
+    # At one step the list's two runs of almost-nothing are one and the same.
+    assert len(told["members"]) == 6 and attacks == 2 + 6 - 1
+    assert told["prompts"] == 2 and len(calls) == 2 * attacks + 1
     assert told["compared"]["weaker_at_threshold"] == told["compared"]["exhaustive_weaker_in_iou"] == []
-    assert all(0 < r["linf"] <= 8 / 255 for each in told["each"].values() for r in each.values())
+    spent = [r["linf"] for each in told["each"].values() for label, r in each.items() if label != cost.QUICK]
+    assert max(spent) <= 8 / 255 + 1e-9 and min(spent) > 0  # survivors only may find nothing left to do
     assert len(list((tmp_path / "work").glob("*/*/*.png"))) == 2 * attacks
     count = len(calls)
     assert cost.main() == 0 and len(calls) == count

@@ -11,6 +11,7 @@ import pytest
 import rga_overlap as bench
 import torch
 
+from redsam.attacks import rga
 from redsam.data import open_data
 from redsam.models import tiny
 from redsam.models.automatic import MaskSet, boxes_of
@@ -62,6 +63,7 @@ def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                        points=torch.zeros(2, 2))  # fmt: skip
 
     monkeypatch.setattr(bench, "automatic_masks", found)
+    monkeypatch.setattr(rga, "automatic_masks", lambda *given, **rest: made.pop() and found(*given, **rest))
     args, path = argparse.Namespace(limit=1, steps=1, grid_rate=0.2), tmp_path / "demo.jsonl"
     data, segmenter = open_data("demo").limit(2), tiny("sam", image_size=64)
     (line,) = bench.lines(segmenter, data, path, args)
