@@ -118,9 +118,11 @@ def _table(found: Audited) -> None:
     for label, r in zip(found.labels, found.results, strict=True):
         numbers = (r.skill, r.lead, r.counts.precision, r.counts.recall, r.counts.f1)
         table.add_row(label, r.verdict, *(f"{v:.3f}" for v in numbers), str(r.grids))
-    for line, c in found.summary["chance"].items():
-        table.add_row(f"chance: {line}", "", "0.000", "", *(f"{c[k]:.3f}" for k in ("precision", "recall", "f1")), "")
     out().print(table, markup=False)
+    lines = [
+        f"{name} {c['precision']:.3f} {c['recall']:.3f} {c['f1']:.3f}" for name, c in found.summary["chance"].items()
+    ]
+    out().print(f"precision, recall and F1 by chance: {'; '.join(lines)}", markup=False)
     verdicts = [r.verdict for r in found.results]
     total = ", ".join(f"{verdicts.count(v)} {v}" for v in ("knows", "does not know", "undecided"))
     out().print(f"{len(verdicts)} names: {total}; a lead above {found.claims.singled.bar:.3f} counts", markup=False)
