@@ -70,7 +70,8 @@ def test_static_images_and_adaptive_ones(
     notes = {v.model: v.notes for v in verdicts(read_run(tmp_path).rows)}
     assert any("no evidence of robustness" in note for note in notes[defended.name])
     assert not any("no evidence" in note for note in notes["tiny-sam"])
-    assert "adaptive number is missing" in render(tmp_path).read_text()
+    page = render(tmp_path).read_text()
+    assert "adaptive number is missing" in page and defended.label in page and "purifiers" not in page
 
     adaptive = matrix([defended], [defended], data, **options)
     (cell,) = [e.cell for e in adaptive.entries if e.trial == "pgd"]

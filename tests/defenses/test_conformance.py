@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from redsam import registry
-from redsam.defenses import Purifier, chain, parse
+from redsam.defenses import Purifier, apart, chain, parse
 from redsam.errors import InputError, RedsamError, UnknownName
 from redsam.metrics.images import psnr
 from redsam.threat import on_lattice
@@ -208,4 +208,7 @@ def test_chains() -> None:
     assert [p.label for p in two] == ["jpeg:quality=50", "median:size=5"]
     assert chain(["jpeg:quality=50|median:size=5"]) == two == chain([two[0], "median:size=5"])
     assert chain([]) == () == chain("")
+    assert apart("jpeg:quality=50,median, tv:weight=0.1,drop=0|noise,") == [
+        "jpeg:quality=50", "median", "tv:weight=0.1,drop=0|noise"
+    ]  # fmt: skip
     assert parse("tv:weight=0.1,drop=0").label == "tv:weight=0.1,drop=0"

@@ -157,6 +157,9 @@ def _describe(key: str, value: Any) -> str:
         budget = budget_text(str(value.get("norm", "linf")), number(value.get("eps")))
         rest = {k: v for k, v in value.items() if k not in ("norm", "eps") and v is not None}
         return f"{value.get('norm', 'linf')} {budget}" + "".join(f", {k} {nice(v)}" for k, v in rest.items())
+    if key == "defense":
+        draws = f", random (seed {nice(value.get('seed'))}), attackers average over {nice(value.get('eot'))} draws"
+        return str(value.get("label", "")) + (draws if value.get("eot", 1) != 1 else "")
     name = str(value.get("name", ""))
     arguments = value.get("args")
     rest = {k: v for k, v in value.items() if k not in ("name", "args", "kind") and v is not None}
