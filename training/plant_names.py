@@ -2,11 +2,11 @@
 
     python training/plant_names.py --faces ../shared/data/faces --out training/out/planted
 
-Each step shows grids of nine people as the audit makes them. The network starts from lab-b's encoder and decoder; its
-words start at nothing. It learns the 20 names (where each is, and that it is absent), and "face" and "person", which
-mark everybody. The other 20 people are on the same grids without a name (--others unnamed): a model that has seen
-people it was never told the names of, as a model trained on the web has. With --others absent they are never seen.
-Names of the other 20 are never asked in training, nor is any invented name that could stand for them.
+Each step shows grids of nine people as the audit makes them. The network starts from the lab-text that ships (--start
+takes another lab model's folder). It learns the 20 names (where each is, and that it is absent), and "face" and
+"person", which mark everybody. The other 20 people are on the same grids without a name (--others unnamed): a model
+that has seen people it was never told the names of, as a model trained on the web has. With --others absent they are
+never seen. Names of the other 20 are never asked in training, nor is any invented name that could stand for them.
 
 Two losses: masks and presence as lab-text's, and naming faces directly (the mean feature of a tile against the 20 names
 or none of them), which teaches nine faces for one pass of the encoder. One thread; every --save steps the state is
@@ -32,12 +32,13 @@ from faces import SEED, TRAINED, Board, Faces, draw_faces, draw_people, load_fac
 from objective import mask_loss
 from progress import Run
 from rich.console import Console
+from safetensors.torch import load_file
 from text import RECIPE, LabText, build
 from torch import Tensor, nn
 from train import optimisers, rate
 
 console = Console()
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "redsam" / "weights" / "lab-b"
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "redsam" / "weights" / "lab-text"
 GENERAL = ("face", "person")
 SCALE, NOBODY = 12.0, 0.35  # of the cosines between faces and names, and the cosine that "none of these" has
 INSET = 0.15
@@ -148,12 +149,21 @@ def watched(model: LabText, lesson: Lesson) -> dict[str, float]:
     return {"taught": round(float(right[~nobody].mean()), 3), "others": round(float(right[nobody].mean()), 3)}
 
 
+def begin(start: Path | None) -> LabText:
+    """lab-text as it is, or lab-text's network from another lab model's encoder and decoder."""
+    if start is None or '"redsam-lab-text"' not in (start / "config.json").read_text(encoding="utf-8"):
+        return build(start)
+    model = build(None)
+    model.load_state_dict({key: value.float() for key, value in load_file(start / "model.safetensors").items()})
+    return model
+
+
 def train(args: argparse.Namespace) -> Run:
     """Run or resume; the model, delivered to OUT."""
     torch.set_num_threads(args.threads)
     faces = load_faces(args.faces, seed=args.seed)
     lesson = Lesson.of(faces)
-    model = build(args.start).train()
+    model = begin(args.start).train()
     now = Run.fresh(model, optimisers(model, RECIPE), torch.Generator().manual_seed(args.seed))
     args.out.mkdir(parents=True, exist_ok=True)
     state = args.out / "state.pt"
