@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attack_jobs import OPTIONS, gradients
+from attack_jobs import OPTIONS
 from evidence import Field
 
 from redsam import registry
@@ -151,6 +151,12 @@ def bank(work: Path) -> list[Field]:
         Field(run=model, attack=name, victim=victim, crafted=how, records=tuple(records.values()))
         for (model, name, victim, how), records in pooled.items()
     ]
+
+
+def gradients(name: str) -> int:
+    """Of an attack on one image."""
+    made = registry.create("attack", name, **OPTIONS.get(name, {}))
+    return int(getattr(made, "steps", 1) * getattr(made, "copies", 1))
 
 
 def passes(job: Job, images: int) -> int:

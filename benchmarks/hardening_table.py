@@ -234,7 +234,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=20.0, help="training of each variant")
     parser.add_argument("--steps", type=int, default=None, help="training steps instead of, or beside, minutes")
     parser.add_argument("--train-batch", type=int, default=8)
-    parser.add_argument("--check-every", type=int, default=50)
+    parser.add_argument("--check-every", type=int, default=100)
     parser.add_argument("--held-out", type=int, default=24)
     parser.add_argument("--pool", type=Path, default=Path("../shared/data/pool"))
     parser.add_argument("--pool-sets", nargs="+", default=list(POOL))

@@ -10,7 +10,7 @@ import hardening_table
 import numpy as np
 import pytest
 from evidence import Field
-from hardening_jobs import ATTACKS, UNDEFENDED, VARIANTS, attack_jobs, bank, train_jobs, trained
+from hardening_jobs import ATTACKS, UNDEFENDED, VARIANTS, attack_jobs, bank, gradients, train_jobs, trained
 from hardening_table import BEGIN, END, NO, OPEN, YES, main, markdown, rows, strongest
 
 from redsam.models import tiny
@@ -85,6 +85,9 @@ def test_what_is_not_measured_is_left_out(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_jobs() -> None:
+    assert {a: gradients(a) for a in ATTACKS} == {
+        "fgsm": 1, "pgd": 40, "mifgsm": 10, "attack-sam-k": 40, "cross-prompt": 40, "rga": 120
+    }  # fmt: skip
     assert len(train_jobs(["a", "b"], list(VARIANTS))) == 2 * len(VARIANTS)
     found = attack_jobs(["a"], ["svd"], ["fgsm", "rga"])
     assert [(j.source, j.attack) for j in found] == [

@@ -128,7 +128,7 @@ def test_what_is_asked_as_text() -> None:
         ({"attacks": ("nothing",)}, "no attack named 'nothing'"),
         ({"attacks": ("pgd:stepps=3",)}, "stepps"),
         ({"attacks": ("pgd:steps",)}, "is no attack"),
-        ({"attacks": ("simba",)}, "linf|attack"),
+        ({"attacks": ("prompt-shift",)}, "does not search in linf"),
         ({"attacks": ("pgd:objective=mse",)}, "aims at a mask"),
         ({"attacks": ()}, "needs an attack"),
         ({"prompts": {"nowhere": 1.0}}, "no protocol named 'nowhere'"),

@@ -107,7 +107,7 @@ def check_model(segmenter: Segmenter) -> None:
     """Raises InputError for a model that cannot be trained here."""
     if not segmenter.differentiable:
         raise InputError(f"{segmenter.name} gives no gradients, so it cannot be trained.", hint="Purify its images.")
-    if hasattr(segmenter, "undefended"):
+    if segmenter.undefended is not segmenter:
         raise InputError(
             f"{segmenter.name} stands behind purifiers; hardening trains weights.",
             hint="Harden the model alone, and put purifiers in front of the folder.",
