@@ -8,7 +8,7 @@ image is written as PNG, read back and measured once more. For each member it pr
 ASR@10, its gradients, forward passes and CPU seconds, and every prompt on which sam-autoattack was weaker than some
 member: in success at the threshold (must be none), and in IoU (must be none for the exhaustive run). Each (prompt,
 attack) is kept below --work as soon as it is done: stopped and typed again, it goes on; --jobs prompts run side by
-side. Two to four minutes of one core a prompt. Writes JSON (--out) and a table.
+side. About five minutes of one core a prompt. Writes JSON (--out) and a table.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def main() -> int:
     parser.add_argument("--model", default="lab-b", help="a model as redsam audit takes it, or 'tiny'")
     parser.add_argument("--data", default="demo")
     parser.add_argument("--limit", type=int, default=4, help="images")
-    parser.add_argument("--objects", type=int, default=2, help="at most so many objects an image")
+    parser.add_argument("--objects", type=int, default=1, help="at most so many objects an image")
     parser.add_argument("--protocol", default="point")
     parser.add_argument("--reference", choices=("ground-truth", "clean"), default="ground-truth")
     parser.add_argument("--norm", choices=("linf", "l2"), default="linf")
