@@ -59,7 +59,8 @@ def entropies(model: Segmenter, sample: Sample, pool: Sequence[Tensor], settings
     share = torch.stack([a.masks.cpu() for a in answers]).float().mean(0)  # PxHxW
     bits = -(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)) / np.log(2)
     touched = (share > 0).flatten(1).sum(1)
-    return (bits.flatten(1).sum(1) / touched.clamp(min=1)).tolist()
+    found: list[float] = (bits.flatten(1).sum(1) / touched.clamp(min=1)).tolist()
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
