@@ -13,7 +13,7 @@ from redsam.defenses.smoothing import SegCertify
 from redsam.prompts import point
 from tests.defenses.test_smoothing import SIGMA, ramp, threshold_model
 
-ARGS = Namespace(tries=20, copies=8, confirm=400, batch=100, seed=0)
+ARGS = Namespace(tries=200, copies=8, confirm=400, batch=100, seed=0)
 
 
 @pytest.mark.parametrize("tries", [bench.pgd, bench.random])
@@ -21,7 +21,7 @@ def test_sound_certificates_hold_and_false_ones_fall(tries: object) -> None:
     model, prompts = threshold_model(), [point(3, 3)]
     sound = SegCertify(sigma=SIGMA, n=400, n0=30).certify(model, ramp(), prompts, batch=100)
     held = bench.search(tries, model, ramp(), prompts, sound, ARGS)
-    assert held["tries"] == 20 and held["flipped"] == 0
+    assert held["tries"] == 200 and held["flipped"] == 0
     # A radius six times as long is a lie for pixels next to the threshold, and the direction is plain.
     false = replace(sound, radius=6 * sound.radius * (3 * 256) ** 0.5 / 16)
     fallen = bench.search(tries, model, ramp(), prompts, false, ARGS)
