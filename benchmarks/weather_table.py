@@ -148,7 +148,7 @@ def counts(rows: Iterable[Row]) -> str:
     most: dict[str, tuple[int, int]] = {}
     for r in rows:
         most[r["data"]] = max(most.get(r["data"], (0, 0)), (r["n_images"], r.get("n_prompts", 0)))
-    return "; ".join(f"{d}: {i} images" + (f", {p} prompts" if p else "") for d, (i, p) in most.items()) + "."
+    return "; ".join(f"{d}: {i} images" + (f", {p} prompts" if p else "") for d, (i, p) in most.items()) or "none"
 
 
 def page(found: Sequence[Row], wrong: Sequence[str], figure: str) -> str:
@@ -184,7 +184,8 @@ def page(found: Sequence[Row], wrong: Sequence[str], figure: str) -> str:
     lines += pivot(truth, ("condition",), ("data", "victim", "prompt"), lost)
     lines += ["### Real weather", "", "acdc_weather; loss against the clear photographs.", ""]
     lines += pivot(real, ("weather", "how", "n_images"), ("victim", "prompt"), lost)
-    lines += ["### Texture against colour at the same PSNR", "", f"![mIoU at matched PSNR]({figure})", ""]
+    lines += ["### Texture against colour at the same PSNR", ""]
+    lines += [f"![mIoU at matched PSNR]({figure})", ""] if pairs else []
     lines += ["mIoU lost under the texture minus lost under the colour.", ""]
     lines += pivot(pairs, ("texture", "colour", "dB"), ("victim", "prompt"), verdict)
     if wrong:
