@@ -45,8 +45,8 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 POOL = ("voc", "ecssd", "ccp", "bsds", "coco_mval", "coco_panoptic", "camvid")
 SETS = ("bsds_test", "coco_panoptic_val")
-# One point and one exact box of up to 4 objects, attacked together by one image, so that one image serves both kinds.
-PROMPTS: Mapping[str, Any] = {"points": 1, "boxes": 1, "jitter": 0.0, "max_objects": 4, "min_area": 0.01}
+# A point and an exact box of each object, attacked together, so that one image serves both kinds.
+PROMPTS: Mapping[str, Any] = {"points": 1, "boxes": 1, "jitter": 0.0, "min_area": 0.01}
 UNDEFENDED = "undefended"
 PROMPT = ("kind", "iou_clean_gt", "iou_adv_gt", "iou_adv_clean")
 
@@ -111,7 +111,7 @@ def hardened(work: Path, model: str, variant: str, device: str) -> Segmenter:
 
 def attack(
     job: Job, variants: Sequence[str], data: Dataset, *, work: Path, device: str = "cpu", batch: int = 1,
-    options: Mapping[str, Mapping[str, Any]] = OPTIONS, maker: Callable[..., Segmenter] = hardened,
+    objects: int = 4, options: Mapping[str, Mapping[str, Any]] = OPTIONS, maker: Callable[..., Segmenter] = hardened,
 ) -> None:  # fmt: skip
     """Craft on the job's source, show to it, and where it is the undefended model to every variant."""
     names = [UNDEFENDED, *variants] if job.source == UNDEFENDED else [job.source]
@@ -120,13 +120,14 @@ def attack(
     trial = Trial(attack=job.attack, args=dict(options.get(job.attack, {})), threats=linf(LEVEL))
     found = matrix(
         [everyone[job.source]], list(everyone.values()), data, trials=[trial], name="hardening",
-        attacker_protocols=[("uad", dict(PROMPTS))], out=out, batch=batch,
+        attacker_protocols=[("uad", {**PROMPTS, "max_objects": objects})], out=out, batch=batch,
     )  # fmt: skip
-    by_name = {s.name: n for n, s in everyone.items()}
+    # By place and not by the cell's own name: of a model that no training changed the images are its source's cell.
+    owners = [n for n in names for _ in range(len(found.entries) // len(names))]
     fields = [
-        {"attack": e.trial, "victim": by_name[e.victim], "cell": e.cell.id,
+        {"attack": e.trial, "victim": owner, "cell": e.cell.id,
          "how": "clean" if e.trial == "clean" else "static" if job.source == UNDEFENDED else "adaptive"}
-        for e in found.entries
+        for owner, e in zip(owners, found.entries, strict=True)
     ]  # fmt: skip
     write_json(out / "fields.json", {"model": Path(job.model).name, "source": job.source, "fields": fields})
 

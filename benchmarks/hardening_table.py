@@ -195,7 +195,7 @@ def work_on(job: Job, args: argparse.Namespace) -> float:
     else:
         there = [v for v in args.variants if (trained(args.work, job.model, v) / FACTS).exists()]
         attack(job, there, photographs(args.data, args.sets, args.limit), work=args.work, device=args.device,
-               batch=args.batch)  # fmt: skip
+               batch=args.batch, objects=args.objects)  # fmt: skip
     return time.process_time() - began
 
 
@@ -242,6 +242,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/eval"))
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--limit", type=int, default=IMAGES, help="images of all sets together")
+    parser.add_argument("--objects", type=int, default=4, help="of an image, each asked by a point and a box")
     parser.add_argument("--work", type=Path, default=Path("build/hardening-table"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/hardening_table.json"))
     parser.add_argument("--page", type=Path, default=Path("docs/hardening.md"))
@@ -272,7 +273,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.stage == "train":
         sys.exit(bool(wrong))
     table = rows(bank(args.work), facts_of(args), [Path(m).name for m in args.models])
-    told = f"{args.limit} images of {' and '.join(args.sets)}; {args.minutes:g} minutes of training each."
+    told = (
+        f"{args.limit} images of {' and '.join(args.sets)}, up to {args.objects} objects each; {args.minutes:g} minutes "
+        "of training each."
+    )
     text = markdown(table, wrong, told)
     print(text)
     args.out.parent.mkdir(parents=True, exist_ok=True)
