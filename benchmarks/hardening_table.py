@@ -274,8 +274,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(bool(wrong))
     table = rows(bank(args.work), facts_of(args), [Path(m).name for m in args.models])
     told = (
-        f"{args.limit} images of {' and '.join(args.sets)}, up to {args.objects} objects each; {args.minutes:g} minutes "
-        "of training each."
+        f"{args.limit} images of {' and '.join(args.sets)}, up to {args.objects} objects each; "
+        f"{args.minutes:g} minutes of training each."
     )
     text = markdown(table, wrong, told)
     print(text)
