@@ -2,7 +2,8 @@
 
     python benchmarks/text_attack.py --data ../shared/data/eval/coco_panoptic_val --limit 20
 
-Typed again, it goes on where it was. About 125 gradients an image, 0.2 s each on one core.
+The first images that hold a person, asked for "person" as the notebook does. Typed again, it goes on where it was. At
+most 125 gradients an image, 0.25 s each on one core.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ def main() -> None:
     parser.add_argument("--model", default="lab-text", help="anything that takes a text")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/eval/coco_panoptic_val"))
     parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("--text", default="person", help="what is asked for, a name of the set")
     parser.add_argument("--work", type=Path, default=Path("text-attack-run"), help="records, report, attacked images")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/text_attack.json"))
     args = parser.parse_args()
     model = load(args.model)
-    found = study("text-attack").run(model, open_data(args.data), out=args.work, limit=args.limit)
+    data = open_data(args.data)
+    named = [scene.id for scene in data if args.text in scene.meta.get("classes", ())]
+    found = study("text-attack", names=(args.text,)).run(model, data.subset(named[: args.limit]), out=args.work)
     kept = {"command": f"python benchmarks/text_attack.py --limit {args.limit}", "fingerprint": model.fingerprint()}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(kept | found.to_json(), indent=1) + "\n")

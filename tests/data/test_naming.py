@@ -35,6 +35,13 @@ def test_one_prompt_for_each_class_with_the_union_of_its_regions() -> None:
     assert {p.kind for p in sample.prompts} == {"text"}
 
 
+def test_only_some_names() -> None:
+    given = scene(["dog", "cat", "dog", "sky"])
+    assert [p.text for p in Text(only=("cat", "sky"))(given, seed=0).prompts] == ["cat", "sky"]
+    none = Text(only=("bird", "fish"))(given, seed=0)
+    assert none.prompts == () and none.meta["skip"] == "there is no bird or fish on the image"
+
+
 def test_names_only() -> None:
     """A value without a name, an empty name: nobody could ask for it."""
     sample = Text()(scene(["dog", "37", " ", "sky"]), seed=0)

@@ -104,6 +104,13 @@ def test_numbers_are_over_what_was_found() -> None:
     assert line([{**base, "prompts": [missed]}]) == {"n_images": 1, "found": 0, "origin": MEASURED}
 
 
+def test_names_can_be_chosen(named: Path, tmp_path: Path) -> None:
+    rows = rows_of(seeing("lab-text"), named, tmp_path / "a", names=["cat"], steps=1, figa_steps=1)
+    assert [r["n_images"] for r in rows] == [2, 2]
+    with pytest.raises(InputError, match="voc names no dog or bird on its images"):
+        rows_of(seeing("lab-text"), named, tmp_path / "b", names=["dog", "bird"])
+
+
 def test_what_cannot_be_asked(named: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="takes no text"):
         study("text-attack").run(tiny("sam"), open_data(named), out=tmp_path / "a")

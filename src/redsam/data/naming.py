@@ -27,8 +27,10 @@ class Text(Protocol):
 
     Names come from the data set (`Scene.meta["classes"]`), spelled as people write them ("dining table"); objects
     without a name are left out. `objects` of the sample index the classes, in the order of their first region; min_area
-    and max_objects count classes. min_area is that of the union.
+    and max_objects count classes. min_area is that of the union. only: ask for these names alone, where they are.
     """
+
+    only: tuple[str, ...] = ()
 
     def view(self, scene: Scene) -> Scene:
         names = [str(name) for name in scene.meta.get("classes", ())]
@@ -36,6 +38,11 @@ class Text(Protocol):
             names *= len(scene.masks)
         named = [(spelled(n), i) for i, n in enumerate(names[: len(scene.masks)]) if n.strip() and not n.isdigit()]
         classes = list(dict.fromkeys(name for name, _ in named))
+        wanted = [name for name in classes if name in self.only] if self.only else classes
+        if classes and not wanted:
+            why = f"there is no {' or '.join(self.only)} on the image"
+            return replace(scene, masks=scene.masks[:0], meta={**scene.meta, "skip": why})
+        classes = wanted
         if not classes:
             why = "the objects of the image have no names" if len(scene.masks) else "the image has no annotated object"
             return replace(scene, masks=scene.masks[:0], meta={**scene.meta, "skip": why})

@@ -15,6 +15,7 @@ from redsam.bench.spec import JsonDict
 from redsam.bench.statistics import image_sums, mean_interval, resamples
 from redsam.bench.store import read_records
 from redsam.bench.summary import latest
+from redsam.data.naming import spelled
 from redsam.errors import InputError
 from redsam.registry import register
 from redsam.studies.base import Request, Study
@@ -37,9 +38,10 @@ class TextAttack(Study):
     "through the detector" follows the gradient through boxes and scores. Any other model has one, "end to end".
     goal "reverse" stops at an IoU with the clean mask under 0.01, "zero" at under 0.01 of the image masked, both after
     at most 25 iterations of one grey level, without a ball. figa_steps: FIGA moves few pixels at a time, so it may take
-    more of them; None is the goal's own 25. k: share of the pixels that FIGA moves in an iteration.
+    more of them; None is the goal's own 25. k: share of the pixels that FIGA moves in an iteration. names: ask for
+    these alone, where they are annotated; none means all that is.
     Deviation: one text an image, drawn from the names of what is annotated on it, where the notebook asks for "person"
-    everywhere; FIGA's own k and number of iterations are not known.
+    (`names=["person"]` does); FIGA's own k and number of iterations are not known.
     """
 
     goal: Literal["reverse", "zero"] = "reverse"
@@ -47,6 +49,7 @@ class TextAttack(Study):
     steps: int | None = None
     figa_steps: int | None = 100
     max_objects: int | None = 1
+    names: tuple[str, ...] = ()
 
     notes = (
         "found: images on which the clean model finds anything at all under the text; the other columns are over "
@@ -60,7 +63,7 @@ class TextAttack(Study):
         return ("fgsm-star", "figa")
 
     def measure(self, asked: Request) -> Sequence[Table]:
-        require_names(asked)
+        require_names(asked, self.names)
         forms = asked.model.forms()
         plain = {"goal": self.goal, "steps": self.steps}
         free = ({"norm": "linf", "eps": 1.0},)
@@ -68,7 +71,7 @@ class TextAttack(Study):
         # None is a value of k (all pixels), so it goes past `trial`, which leaves out what is None.
         figa = Trial(attack="figa", args={**figa.args, "k": self.k}, threats=figa.threats, label=figa.label)
         trials = [self.trial("fgsm-star", free, label="FGSM*", **plain), figa]
-        protocol = ("text", {"max_objects": self.max_objects})
+        protocol = ("text", {"max_objects": self.max_objects, "only": list(self.names)})
         rows: list[JsonDict] = []
         for form, model in forms.items():
             others = [m for f, m in forms.items() if f != form] if form == "boxes frozen" else []
@@ -85,17 +88,21 @@ class TextAttack(Study):
         return [Table(title="Texts under attack", columns=COLUMNS, rows=(*rows, theirs))]
 
 
-def require_names(asked: Request) -> None:
-    """Raise InputError for a model that takes no text and for data that names nothing."""
+def require_names(asked: Request, names: Sequence[str]) -> None:
+    """Raise InputError for a model that takes no text and for data that names nothing, or none of `names`."""
     if not asked.model.takes_text:
         raise InputError(
             f"{asked.model.name} ({asked.model.family}) takes no text.", hint="Type: --model lab-text, or grounded:A+B"
         )
-    if not any(any(scene.meta.get("classes", ())) for scene in asked.dataset):
-        raise InputError(
-            f"{asked.dataset.name} names nothing on its images, so there is no text to ask.",
-            hint="Give --data DIR with class names: COCO JSON, or a known set such as voc.",
-        )
+    for scene in asked.dataset:
+        held = {spelled(str(name)) for name in scene.meta.get("classes", ()) if str(name).strip()}
+        if held & set(names) if names else held:
+            return
+    what = f"no {' or '.join(names)}" if names else "nothing"
+    raise InputError(
+        f"{asked.dataset.name} names {what} on its images, so there is no text to ask.",
+        hint="Give --data DIR with class names: COCO JSON, or a known set such as voc.",
+    )
 
 
 def measured_lines(found: Matrix, asked: Request) -> Iterator[tuple[Entry, JsonDict]]:
