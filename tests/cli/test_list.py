@@ -94,7 +94,7 @@ def test_the_public_names_exist() -> None:
     for name in package.__all__:
         assert getattr(package, name) is not None
     assert dir(package) == sorted(package.__all__)
-    assert package.models.load is package.load
+    assert package.defenses.load is package.load
     with pytest.raises(AttributeError):
         package.nonsense  # noqa: B018
 
