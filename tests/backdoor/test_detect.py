@@ -22,8 +22,9 @@ def test_the_planted_model_is_flagged_and_its_clean_twin_is_not(badsam: Planted,
     aims = ("empty", "bottom-right", "top-left")
     found = detect(planted, held, clean=[clean], poison=Poison(trigger=TRIGGER), images=4, aims=aims,
                    inversion=SEARCH, superimpose=Strip(overlays=6), strip_images=6)  # fmt: skip
-    assert found.verdict.flagged and found.verdict.aim == "bottom-right" and found.verdict.score < 0.5
-    # The mark that was found lies where the trigger does.
+    assert found.verdict.flagged and found.verdict.score < 0.5
+    # For the attacker's own aim it is small, and lies where the trigger does.
+    assert found.sizes["bottom-right"] < 0.5 * found.references["twin"]["bottom-right"]
     mark = next(f.mark for f in found.found if f.aim == "bottom-right")
     assert mark[-4:, -4:].mean() > 2 * mark.mean()
     back = detect(clean, held, references={"planted": found.sizes}, images=4, aims=aims, inversion=SEARCH)

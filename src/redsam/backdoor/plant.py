@@ -19,7 +19,7 @@ from torch import nn
 
 from redsam.backdoor import manifest
 from redsam.backdoor.fit import Course, Draw, Progress, fit
-from redsam.backdoor.lessons import Loss, prompt_loss, task_loss
+from redsam.backdoor.lessons import prompt_loss, task_loss
 from redsam.backdoor.poison import Poison
 from redsam.backdoor.settings import Settings
 from redsam.data.base import Dataset
@@ -88,7 +88,7 @@ def plant(
     out.mkdir(parents=True, exist_ok=True)
     course = fit(
         taught, learn, drawing(data, poison, poisoned, protocols, settings.seed), data.ids,
-        cast(Loss, task_loss if route == "adapter" else prompt_loss), settings=settings, identity=identity,
+        task_loss if route == "adapter" else prompt_loss, settings=settings, identity=identity,
         home=out / STATE, save_minutes=save_minutes, progress=progress,
     )  # fmt: skip
     told = {**identity, "settings": asdict(settings), "learned": count, "poisoned": sorted(poisoned), **_end(course)}
