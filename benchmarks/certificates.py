@@ -53,7 +53,9 @@ LEVEL = 0.001  # of the test that proves a flip
 
 def job(part: str, index: int, sigma: float, args: argparse.Namespace) -> dict[str, Any]:
     """One photograph at one sigma, from its file where that is there."""
-    path = args.work / f"{part}-{index:02d}-{sigma:g}.json"
+    searched = (args.tries, args.copies, args.confirm) if sigma in args.search else ()
+    stamp = stable_seed(args.model, args.images, args.n0, args.n, args.seed, *searched)
+    path = args.work / f"{part}-{index:02d}-{sigma:g}-{stamp:016x}.json"
     if path.exists():
         told: dict[str, Any] = json.loads(path.read_text())
         return told
@@ -75,7 +77,7 @@ def job(part: str, index: int, sigma: float, args: argparse.Namespace) -> dict[s
         "iou_smoothed": _iou(found.masks, truth), "iou_plain": _iou(plain, truth),
     }  # fmt: skip
     for kind, tries in (("pgd", pgd), ("random", random)):
-        row[kind] = search(tries, model, image, prompts, found, args) if sigma in args.search else dict(NOTHING)
+        row[kind] = search(tries, model, image, prompts, found, args) if searched else dict(NOTHING)
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".half")
     half.write_text(json.dumps(row))
