@@ -125,6 +125,8 @@ def test_no_room_is_found_before_training(
     monkeypatch.setattr("redsam.tuning.hardening.shutil.disk_usage", lambda _: type("U", (), {"free": 1000}))
     with pytest.raises(InputError, match="0 MB are free, the hardened model needs about 1 MB"):
         harden(load(sam), data, method=SVD, out=tmp_path / "out", course=quick())
+    with pytest.raises(InputError, match="there is a model already"):
+        harden(load(sam), data, method=SVD, out=sam, course=quick())
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write there"):
         harden(load(sam), data, method=SVD, out=tmp_path / "file", course=quick())

@@ -62,6 +62,15 @@ def test_lab_models_train_exactly_512_numbers(name: str, expected: list[tuple[st
     assert attached.count == sum(p.numel() for p in model.parameters() if p.requires_grad) == 512
 
 
+@pytest.mark.parametrize(
+    ("family", "first"),
+    [("sam-hq", ["neck.conv1", "neck.conv2"]), ("sam3", ["neck.fpn_layers.2.proj1", "neck.fpn_layers.2.proj2"])],
+)
+def test_other_families_begin_in_their_necks_too(family: str, first: list[str]) -> None:
+    names = [name for name, _ in chosen_layers(tiny(family).model, Svd())]
+    assert names[:2] == [f"vision_encoder.{n}" for n in first]
+
+
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("shape", [(5, 7), (6, 4, 3, 3), (8, 3, 1, 1)])
 def test_new_weight_is_what_numpy_makes_of_it(shape: tuple[int, ...], signed: bool) -> None:

@@ -136,7 +136,9 @@ def finished(segmenter: Segmenter, out: Path, settings: Mapping[str, Any]) -> Ha
 
 
 def room(segmenter: Segmenter, out: Path) -> None:
-    """See that the folder can be written and the disk takes it. Raises InputError."""
+    """See that the folder is free, can be written, and the disk takes it. Raises InputError."""
+    if (out / "config.json").exists() and not (out / STATE).exists():
+        raise InputError(f"{out}: there is a model already.", hint="Give another --out folder.")
     probe_file = out / ".redsam-probe"
     needed = SPARE * 2 * sum(v.numel() * v.element_size() for v in segmenter.model.state_dict().values())
     try:
