@@ -47,7 +47,7 @@ class Defence(Study):
     static: images crafted on the undefended model, shown to the defended one. transfer: crafted on the other models
     given (--victims), the one that hurts most. adaptive: crafted through the defence, with its gradient, BPDA where it
     has none, averaged over `eot` draws where it is random. Gains are over the undefended model under the same attack,
-    paired by image. seconds: of purifying one image. defenses: each a chain as in `lab-b|jpeg|median`.
+    paired by image. seconds: of purifying one image, processor time on a CPU. defenses: each a chain (`jpeg|median`).
     Deviation: the paper tailors an attack to each defence by hand; here one attack is made adaptive by rule, so an
     adaptive number is an upper bound on what the defence is worth. Without one (adaptive=false) a row says so.
     """
@@ -210,7 +210,8 @@ def _prefixed(new: str, old: str, row: JsonDict) -> JsonDict:
 
 
 def _seconds(path: Path, defended: Sequence[DefendedSegmenter], images: Dataset) -> dict[str, float]:
-    """Mean seconds that each defence takes for an image, timed on the first run and kept in the folder."""
+    """Mean seconds that each defence takes for an image, timed on the first run and kept in the folder: processor time
+    on a CPU, where what else runs on the machine must not count; wall time on a device."""
     known: dict[str, float] = read_json(path) if path.exists() else {}
     for one in (d for d in defended if d.label not in known):
         spent = []
@@ -219,9 +220,10 @@ def _seconds(path: Path, defended: Sequence[DefendedSegmenter], images: Dataset)
                 image = images[index].image[None].to(one.device)
             except Exception:  # a broken file is a failed record elsewhere
                 continue
-            began = time.perf_counter()
+            clock = time.process_time if one.device.type == "cpu" else time.perf_counter
+            began = clock()
             one.purified(image)
-            spent.append(time.perf_counter() - began)
+            spent.append(clock() - began)
         if spent:
             known[one.label] = round(sum(spent) / len(spent), 4)
     write_json(path, known)
