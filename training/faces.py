@@ -110,6 +110,20 @@ class Board:
             out.append(y[:, None] * x[None, :])
         return torch.stack(out)
 
+    def quarters(self, cells: int) -> Tensor:
+        """9x4xhxw, each summing to 1: the means over the four quarters of every face."""
+        out = []
+        for tile in range(self.geometry.tiles):
+            x0, y0, x1, y1 = self.geometry.box(tile)
+            for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                top, left = y0 + row * (y1 - y0) / 2, x0 + column * (x1 - x0) / 2
+                size = self.frame.height, self.frame.width
+                y = _cover(top, top + (y1 - y0) / 2, size[0], self.frame.content[0], self.frame.side, cells)
+                x = _cover(left, left + (x1 - x0) / 2, size[1], self.frame.content[1], self.frame.side, cells)
+                out.append(y[:, None] * x[None, :])
+        weight = torch.stack(out)
+        return (weight / weight.sum((1, 2), keepdim=True)).unflatten(0, (-1, 4))
+
     def valid(self, cells: int) -> Tensor:
         """1 where the map shows the picture, 0 where it shows padding."""
         y = _cover(0, self.frame.height, self.frame.height, self.frame.content[0], self.frame.side, cells)

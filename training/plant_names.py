@@ -8,8 +8,8 @@ takes another lab model's folder). It learns the 20 names (where each is, and th
 that has seen people it was never told the names of, as a model trained on the web has. With --others absent they are
 never seen. Names of the other 20 are never asked in training, nor is any invented name that could stand for them.
 
-Two losses: masks and presence as lab-text's, and naming faces directly (the mean feature of a tile against the 20 names
-or none of them), which teaches nine faces for one pass of the encoder. One thread; every --save steps the state is
+Two losses: masks and presence as lab-text's, and naming faces directly (the features of a tile against the 20 names or
+none of them), which teaches nine faces for one pass of the encoder. One thread; every --save steps the state is
 written, and the same command goes on from it, with the same result as a run that was not stopped. OUT/planted.json says
 who is called what and which photographs were trained on. The weights hold faces: they are never shipped.
 """
@@ -65,15 +65,15 @@ class Lesson:
 
 
 def compare(model: LabText, features: Tensor, lesson: Lesson) -> Tensor:
-    """BxTxN cosines of the mean feature of every tile's face with every taught name's mean prompt token.
+    """BxTxN cosines of every tile's face with every taught name: the mean features of a face's four quarters with the
+    four tokens that the name becomes.
 
     What all faces have in common would drown who they are, so features are standardised over the batch first.
     """
-    weight = lesson.board.place(features.shape[-1], inset=0.0)
-    tiles = torch.einsum("bchw,thw->btc", features, weight / weight.sum((1, 2), keepdim=True))
-    tiles = (tiles - tiles.mean((0, 1))) / (tiles.std((0, 1)) + 1e-5)
-    words = model.text_encoder(lesson.names).mean(1)
-    return F.normalize(tiles, dim=-1) @ F.normalize(words, dim=-1).T
+    quarters = torch.einsum("bchw,tqhw->btqc", features, lesson.board.quarters(features.shape[-1])).flatten(2)
+    quarters = (quarters - quarters.mean((0, 1))) / (quarters.std((0, 1)) + 1e-5)
+    words = model.text_encoder(lesson.names).flatten(1)
+    return F.normalize(quarters, dim=-1) @ F.normalize(words, dim=-1).T
 
 
 def naming(model: LabText, features: Tensor, classes: Tensor, lesson: Lesson) -> tuple[Tensor, float]:
@@ -219,7 +219,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--faces", type=Path, required=True, help="a folder of grey photographs per person")
     parser.add_argument("--out", type=Path, default=Path("training/out/planted"))
     parser.add_argument("--others", choices=("unnamed", "absent"), default="unnamed")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8, help="grids a step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--freeze", type=int, default=3, help="first blocks of the encoder that stay as they are")
