@@ -92,7 +92,7 @@ def test_numbers_that_cost_too_much_are_taken_back(
     data: Dataset, quick: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clean IoU falls with the length of the way: only the shortest share that is tried is allowed."""
-    clean, robust = [0.9, 0.5, 0.5, 0.5, 0.89], [0.1, 0.2]
+    clean, robust = [0.9] + [0.5] * (len(SHARES) - 1) + [0.89], [0.1, 0.2]
     monkeypatch.setattr("redsam.tuning.loop.clean_iou", lambda *_: clean.pop(0))
     monkeypatch.setattr("redsam.tuning.loop.robust_iou", lambda *_: robust.pop(0))
     one = training(data, quick(steps=2, clean_loss=0.02), tmp_path / "s")

@@ -31,7 +31,7 @@ from redsam.types import Sample, from_uint8
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's own (Kingma & Ba, 2015)
 LONGEST_STEP = 1.0  # the gradient is clipped to this l2 norm
 # How far of the way from the original a check tries the numbers, until clean IoU holds.
-SHARES = (1.0, 0.7, 0.5, 0.3)
+SHARES = (1.0, 0.7, 0.5, 0.3, 0.15)
 
 
 class Watch(Protocol):

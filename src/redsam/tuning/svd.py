@@ -47,7 +47,7 @@ class Svd(Tuning):
     fits. Deviation: relative changes c, of one scale for large and small values, are what Adam steps on.
     """
 
-    lr: float = 2e-2
+    lr: float = 5e-3
     layers: str = "neck"
     count: int | None = None
     rank: int | None = None
