@@ -207,8 +207,9 @@ def save_folder(
 @contextmanager
 def silent() -> Iterator[None]:
     """Keep transformers' progress bar for the shards it writes off the terminal."""
-    from transformers.utils import logging
+    from transformers import utils
 
+    logging = cast(Any, utils).logging  # untyped
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
