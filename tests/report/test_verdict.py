@@ -66,6 +66,12 @@ def test_weak_names_the_bar_and_still_says_what_happened() -> None:
     assert "0.70 [0.65, 0.75] to 0.10" in " ".join(found.notes)
 
 
+def test_texts_have_a_bar_of_their_own() -> None:
+    found = verdict([row(0.29, 0.05, prompt="text")], "m")
+    assert found.kind == "weak" and "0.29" in found.rest and "with texts (bar 0.30" in found.rest
+    assert verdict([row(0.31, 0.05, prompt="text")], "m").kind == "breaks"
+
+
 def test_the_bar_needs_ground_truth() -> None:
     found = verdict([row(0.2, 0.05, reference="clean prediction")], "m")
     assert found.kind == "breaks" and any("no ground truth" in n for n in found.notes)

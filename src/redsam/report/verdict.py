@@ -2,7 +2,7 @@
 
 The rules, in the order they are asked:
 1. nothing measured: no row under attack has a number;
-2. too weak: on clean images the model is below the bar against ground truth (point 0.34, box 0.64), so whatever an
+2. too weak: on clean images the model is below the bar against ground truth (point 0.34, box 0.64, text 0.30), so what an
    attack does to it says little about robustness;
 3. too few: fewer than MIN_IMAGES images, or more than MAX_FAILED of them failed: a mean over the rest may be biased;
 4. the loss (clean minus attacked, paired, bootstrap over images) decides with its whole interval: breaks when at least
@@ -23,7 +23,10 @@ from redsam.report.reading import GROUND_TRUTH, Number, Row
 
 Kind = Literal["empty", "weak", "few", "breaks", "hurt", "holds", "undecided"]
 
-BARS = {"point": 0.34, "box": 0.64}  # mIoU on clean images below which a model is not one to draw conclusions from
+# mIoU on clean images below which a model is not one to draw conclusions from. text: what the best answer that never
+# looks at the image reaches, a centred rectangle of the best size: coco_panoptic_val 0.292, held-out VOC 0.274,
+# rounded up (benchmarks/lab_text.py).
+BARS = {"point": 0.34, "box": 0.64, "text": 0.30}
 PUBLISHED_EPS = 8 / 255
 USUAL_SEVERITY = 3  # the middle of 1 to 5
 MIXED = "all"  # the prompt kind of a row over several kinds
@@ -178,7 +181,9 @@ def n_text(row: Row) -> str:
 
 def plural(prompt: str) -> str:
     """A prompt kind in running text."""
-    return {"point": "single points", "points": "several points", "box": "boxes", "mask": "masks"}.get(prompt, prompt)
+    return {"point": "single points", "points": "several points", "box": "boxes", "mask": "masks", "text": "texts"}.get(
+        prompt, prompt
+    )
 
 
 def unknown_defence(rows: Iterable[Row]) -> bool:
