@@ -8,7 +8,7 @@ from typing import Any
 
 import backdoor_jobs
 import pytest
-from backdoor_jobs import CLEAN, MODELS, Job, jobs, purifiers, read, seconds, work
+from backdoor_jobs import CLEAN, COSTS, MODELS, Job, jobs, purifiers, read, seconds, work
 from backdoor_table import BEGIN, END, collect, main, markdown, plan, verdicts
 
 from redsam.models import tiny
@@ -38,7 +38,7 @@ def test_the_plan_adds_up(tmp_path: Path) -> None:
     args = settings(tmp_path, train_limit=80, epochs=2)
     todo = jobs([], only=["clean-0"])
     costs = [seconds(j, args) for j in todo]
-    assert costs[0] == pytest.approx(0.6 * 2 * 10) and costs[1] == pytest.approx(0.15 * 3)
+    assert costs[0] == pytest.approx(COSTS["train"] * 2 * 10) and costs[1] == pytest.approx(0.15 * 3)
     assert plan(todo, args).splitlines()[-1].startswith("3 jobs, ")
     assert seconds(todo[0], settings(tmp_path, epochs=99, minutes=1.0)) == 60
 
