@@ -84,10 +84,14 @@ def text_card(facts: dict[str, Any], found: dict[str, Any]) -> str:
     blind = [name for name, row in sets.items() if row[f"answer - {chances[name]}"][1] <= 0]
     warning = []
     if weak:
-        warning = [f"> **Not yet a model to draw conclusions from**: below {BARS['text']} on {' and '.join(weak)}.", ""]
+        warning = [
+            f"> **Not yet a model to draw conclusions from**: below the text bar of {BARS['text']:.2f} on "
+            f"{' and '.join(weak)}. Use it to try the tools, not to judge a method.",
+            "",
+        ]
     if blind:
         said = ", ".join(f"{chances[name]} ({name})" for name in blind)
-        warning += [f"> Not shown to be better than the best answer that ignores the name: {said}.", ""]
+        warning += [f"> Its answer is not shown to beat the best one that ignores the name: {said}.", ""]
     lines = [
         "# lab-text", "", *warning,
         f"A small text-prompted model ({facts['parameters'] / 1e6:.1f} M parameters, 192 x 192): SAM's encoder and "

@@ -26,8 +26,8 @@ def test_the_card_warns_where_chance_is_as_good(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(card.BARS, "text", 0.33)
     good, poor = row(0.5, 0.3), row(0.3, 0.28)
     text = card.text_card(FACTS, {"sets": {"voc": good, "coco": poor}})
-    assert "below 0.33 on coco." in text and "ignores the name: other answer (coco)" in text
+    assert "below the text bar of 0.33 on coco." in text and "ignores the name: other answer (coco)" in text
     assert "| answer | 0.500 (0.450 to 0.550) | 0.300 (0.250 to 0.350) |" in text
     assert "900 steps of 8 images" in text and "Pascal VOC" in text
     fine = card.text_card(FACTS, {"sets": {"voc": good}})
-    assert "Not yet" not in fine and "Not shown" not in fine
+    assert "Not yet" not in fine and "not shown" not in fine

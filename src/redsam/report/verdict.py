@@ -2,8 +2,8 @@
 
 The rules, in the order they are asked:
 1. nothing measured: no row under attack has a number;
-2. too weak: on clean images the model is below the bar against ground truth (point 0.34, box 0.64, text 0.30), so what an
-   attack does to it says little about robustness;
+2. too weak: on clean images the model is below the bar against ground truth (point 0.34, box 0.64, text 0.30), so what
+   an attack does to it says little about robustness;
 3. too few: fewer than MIN_IMAGES images, or more than MAX_FAILED of them failed: a mean over the rest may be biased;
 4. the loss (clean minus attacked, paired, bootstrap over images) decides with its whole interval: breaks when at least
    half of the clean mIoU is lost, holds when it stays below MARGIN, damaged when it stays above zero, undecided
@@ -181,9 +181,8 @@ def n_text(row: Row) -> str:
 
 def plural(prompt: str) -> str:
     """A prompt kind in running text."""
-    return {"point": "single points", "points": "several points", "box": "boxes", "mask": "masks", "text": "texts"}.get(
-        prompt, prompt
-    )
+    many = {"point": "single points", "points": "several points", "box": "boxes", "mask": "masks", "text": "texts"}
+    return many.get(prompt, prompt)
 
 
 def unknown_defence(rows: Iterable[Row]) -> bool:
