@@ -86,6 +86,20 @@ def test_detections_are_the_connected_parts() -> None:
     assert found[0].score > found[1].score > 0.5
 
 
+def test_many_texts_are_answered_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One encoding, several texts a call, also where they do not fit into one; the presences of a random model vary."""
+    model = tiny("lab-text", seed=1)
+    monkeypatch.setattr("redsam.models.lab_text.TOGETHER", 3)
+    monkeypatch.setattr(type(model), "threshold", 0.2)
+    names = ["dog", "cat", "Ann Roe", "a traffic light", "sky", "Bo Tan", "person"]
+    many = model.detect_all(photo(64, 64), names)  # type: ignore[attr-defined]
+    alone = [model.detect(photo(64, 64), name) for name in names]  # type: ignore[attr-defined]
+    assert any(many) and [[d.box for d in found] for found in many] == [[d.box for d in found] for found in alone]
+    for one, other in zip(sum(many, []), sum(alone, []), strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-5)
+    assert model.detect_all(photo(64, 64), []) == []  # type: ignore[attr-defined]
+
+
 def test_it_loads_as_soon_as_weights_lie_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = tiny("lab-text", seed=2)
     net: Any = original.model

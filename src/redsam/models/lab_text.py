@@ -21,6 +21,7 @@ from redsam.models.values import Encoding, ModelPrompts
 from redsam.prompts import Prompt
 from redsam.registry import register
 
+TOGETHER = 64  # texts decoded in one call
 SPECK = 0.001  # connected parts under this share of the image are no instance of their own
 
 
@@ -74,10 +75,24 @@ class LabTextSegmenter(TextSegmenter, TransformersSegmenter):
         logits = torch.stack([union(m, s, self.threshold) for m, s in zip(masks, there, strict=True)])
         return logits[:, None], iou.clamp(0, 1) * there
 
+    def _many(self, encoding: Encoding, texts: Sequence[str]) -> list[Instances]:
+        out: list[Instances] = []
+        for start in range(0, len(texts), TOGETHER):
+            masks, _, presence = self.net.decode(encoding.features[:1], [list(texts[start : start + TOGETHER])])
+            for k, there in enumerate(presence[0].sigmoid().tolist()):
+                if there > self.threshold:
+                    out.append(self._parts(encoding.frames[0].logits(masks[:, k : k + 1].float()), there))
+                else:  # a part's score is at most the presence
+                    out.append(Instances(boxes=torch.zeros(0, 4), scores=torch.zeros(0)))
+        return out
+
     def _instances(self, encoding: Encoding, owner: int, what: str) -> Instances:
         masks, _, presence = self.net.decode(encoding.features[owner : owner + 1], [[what]])
-        logits = encoding.frames[owner].logits(masks.float())[0, 0].detach().cpu()
-        there = float(presence.sigmoid())
+        return self._parts(encoding.frames[owner].logits(masks.float()), float(presence.sigmoid()))
+
+    def _parts(self, mask: Tensor, there: float) -> Instances:
+        """The connected parts of a mask, 1x1xHxW logits of the image's size."""
+        logits = mask[0, 0].detach().cpu()
         probability = logits.sigmoid().numpy()
         numbered, count = ndimage.label(probability > 0.5, structure=np.ones((3, 3)))
         found = []

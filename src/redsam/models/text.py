@@ -72,10 +72,15 @@ class TextSegmenter(Segmenter):
         """`detect` for every text, the image encoded once."""
         asked = [str(text(what).text) for what in texts]
         encoding = pipeline.encode(self, [image], exact=True)
-        return [self._found(encoding, what, int(image.shape[-2]), int(image.shape[-1])) for what in asked]
+        height, width = int(image.shape[-2]), int(image.shape[-1])
+        return [self._counting(found, height, width) for found in self._many(encoding, asked)]
 
-    def _found(self, encoding: Encoding, what: str, height: int, width: int) -> list[Detection]:
-        found = self._instances(encoding, 0, what)
+    def _many(self, encoding: Encoding, texts: Sequence[str]) -> list[Instances]:
+        """`_instances` of several texts on the first image; those below the threshold may be missing."""
+        return [self._instances(encoding, 0, what) for what in texts]
+
+    def _counting(self, found: Instances, height: int, width: int) -> list[Detection]:
+        """Those above the threshold, cut to the image."""
         out = []
         for k in range(len(found.scores)):
             x0, y0, x1, y1 = (float(v) for v in found.boxes[k])
