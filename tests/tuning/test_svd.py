@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from torch import nn
 from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model, Sam2VisionConfig, SamConfig, SamModel
@@ -91,6 +92,25 @@ def test_new_weight_is_what_numpy_makes_of_it(shape: tuple[int, ...], signed: bo
     assert torch.allclose(live(weight), expected, atol=1e-5)
     zero = SingularValues(weight="w", change=torch.zeros(rank), signed=signed)
     assert torch.equal(zero.made(weight), weight)
+
+
+def test_another_librarys_svd_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("redsam.tuning.patches.GUARD", 1e-12)  # so that a matrix this small has some
+    random = torch.Generator().manual_seed(4)
+    weight = torch.randn(96, 900, generator=random) * 0.05
+    patch = SingularValues(weight="w", change=torch.randn(96, generator=random)).guarded(weight)
+    here = patch.made(weight)
+    assert 0 < len(patch.guard) < weight.numel() / 100 and patch.numbers == 96
+
+    def other(matrix: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = scipy.linalg.svd(matrix.double().numpy(), full_matrices=False, lapack_driver="gesvd")
+        return tuple(torch.from_numpy(x * (1 + 3e-16)) for x in found)
+
+    monkeypatch.setattr("redsam.tuning.patches.decomposed", other)
+    assert torch.equal(patch.made(weight), here)
+    loose = SingularValues(weight="w", change=patch.change).made(weight)
+    wrong = (loose != here).flatten().nonzero().flatten()
+    assert set(wrong.tolist()) <= set(patch.guard.tolist())
 
 
 def test_unsigned_values_stay_positive_and_signed_ones_may_turn() -> None:

@@ -65,9 +65,11 @@ class Svd(Tuning):
     def attach(self, model: nn.Module, *, seed: int = 0) -> Attached:
         chosen = chosen_layers(model, self)
         parts: dict[str, Scaled] = {}
+        originals: dict[str, Tensor] = {}
         for name, rank in chosen:
             layer = model.get_submodule(name)
-            part = Scaled(cast(Tensor, layer.weight), rank=rank, signed=self.signed)
+            originals[name] = cast(Tensor, layer.weight)
+            part = Scaled(originals[name], rank=rank, signed=self.signed)
             parametrize.register_parametrization(layer, "weight", part)
             parts[f"{name}.weight"] = part
 
@@ -77,8 +79,12 @@ class Svd(Tuning):
 
         def patches() -> list[Patch]:
             return [
-                SingularValues(weight=name, change=part.change.detach().cpu().float().clone(), signed=self.signed)
-                for name, part in parts.items()
+                SingularValues(
+                    weight=f"{name}.weight",
+                    change=parts[f"{name}.weight"].change.detach().cpu().float().clone(),
+                    signed=self.signed,
+                ).guarded(originals[name])
+                for name, _ in chosen
             ]
 
         def penalty() -> Tensor:
