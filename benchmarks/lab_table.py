@@ -25,6 +25,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from redsam.bench import Preset, Trial, audit
+from redsam.bench.objects import find_objects
+from redsam.bench.plan import make_plan
 from redsam.bench.presets import linf
 from redsam.data import open_data
 from redsam.models import lab_names, load
@@ -53,16 +55,22 @@ def job(model: str, part: str, level: int, args: argparse.Namespace) -> tuple[li
         protocols=tuple((kind, {"max_objects": OBJECTS}) for kind in ("point", "box")),
         trials=(Trial(attack="pgd", args={"steps": STEPS}, threats=linf(level)),),
     )
+    segmenter, dataset = load(model, device=args.device), open_data(args.data / part)
     found = audit(
-        load(model, device=args.device),
-        open_data(args.data / part),
+        segmenter,
+        dataset,
         preset=preset,
         out=args.work / Path(model).name / part / str(level),
         limit=args.limit,
         batch=args.batch,
     )
-    rows = [{k: r[k] for k in ROW} for r in found.cells if r["reference"] == "ground truth" and r["attack"] == "pgd"]
+    # The folder may hold what earlier weights or another --limit left; only this table's own cells count.
+    planned = make_plan([segmenter], dataset.limit(args.limit), preset, objects=find_objects(dataset))
+    mine = {cell.id for cell in planned.cells}
+    asked = [r for r in found.cells if r["cell"] in mine and r["attack"] == "pgd"]
+    rows = [{k: r[k] for k in ROW} for r in asked if r["reference"] == "ground truth"]
     pairs = [c for c in found.contrasts if c["attack"] == "pgd" and c["reference"] == "ground truth"]
+    pairs = [c for c in pairs if mine.issuperset(c["cells"])]
     return rows, [{k: v for k, v in c.items() if k not in ("cells", "threat")} for c in pairs]
 
 
