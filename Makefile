@@ -11,8 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 demo: $(VENV)/.run
 	$(BIN)/redsam audit lab-b --preset quick --out $(OUT)
 
+# One process a core, one thread each.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 # The picture of the README.
 picture: $(VENV)/.run

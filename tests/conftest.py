@@ -16,7 +16,7 @@ from redsam.data.demo import demo_root
 from redsam.models import lab_names, load, tiny
 from redsam.models.base import Segmenter
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # side by side one thread each
 
 
 @pytest.fixture(scope="session")
