@@ -219,7 +219,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--faces", type=Path, required=True, help="a folder of grey photographs per person")
     parser.add_argument("--out", type=Path, default=Path("training/out/planted"))
     parser.add_argument("--others", choices=("unnamed", "absent"), default="unnamed")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=8, help="grids a step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--freeze", type=int, default=3, help="first blocks of the encoder that stay as they are")
