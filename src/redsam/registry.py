@@ -138,3 +138,11 @@ def spec_of(obj: Any) -> dict[str, Any]:
         if entry.obj is type(obj):
             return {"name": name, "args": {f.name: getattr(obj, f.name) for f in fields(obj) if f.init}}
     raise ValueError(f"{type(obj).__name__} is not registered")
+
+
+def name_of(obj: Any) -> str:
+    """The name an instance's class is registered under; of an unregistered class its own."""
+    try:
+        return str(spec_of(obj)["name"])
+    except ValueError:
+        return type(obj).__name__

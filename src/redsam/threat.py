@@ -208,6 +208,15 @@ def on_lattice(images: Tensor) -> bool:
     return bool(from_uint8(to_uint8(images)).sub_(images.detach()).abs_().max() < 1e-5)
 
 
+def require_lattice(images: Tensor) -> None:
+    """Raise InputError unless a file could hold these images."""
+    if not on_lattice(images):
+        raise InputError(
+            "The images are not on the 8-bit lattice, so no file can hold them.",
+            hint="Round them first: redsam.types.from_uint8(to_uint8(images)).",
+        )
+
+
 def _largest(score: Tensor, count: int) -> Tensor:
     """Bx1xHxW scores to a 0/1 mask of each image's `count` largest."""
     flat = score.flatten(1)

@@ -11,7 +11,7 @@ from redsam import registry
 from redsam.errors import InputError
 from redsam.models.base import Segmenter
 from redsam.prompts import Prompt
-from redsam.threat import Threat, on_lattice
+from redsam.threat import Threat, require_lattice
 from redsam.types import check_image
 
 if TYPE_CHECKING:
@@ -35,11 +35,7 @@ def validate(
         raise InputError(f"An attack takes images Bx3xHxW of one size, got {tuple(images.shape)}.")
     for i, image in enumerate(images):
         check_image(image, f"image {i}")
-    if not on_lattice(images):
-        raise InputError(
-            "The images are not on the 8-bit lattice, so no file can hold them.",
-            hint="Round them first: redsam.types.from_uint8(to_uint8(images)).",
-        )
+    require_lattice(images)
     for name, given in (("lists of prompts", prompts), ("references", reference), ("seeds", seeds)):
         if given is not None and len(given) != len(images):
             raise InputError(f"{len(images)} images came with {len(given)} {name}.")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from redsam.data.masks import read_mask
 from redsam.errors import InputError
-from redsam.registry import register, spec_of
+from redsam.registry import name_of, register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,7 @@ class Target(ABC):
     @property
     def name(self) -> str:
         """The registered name; of an unregistered class its own."""
-        try:
-            return str(spec_of(self)["name"])
-        except ValueError:
-            return type(self).__name__
+        return name_of(self)
 
     @abstractmethod
     def mask(self, clean: Tensor, area: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from redsam.errors import InputError
-from redsam.registry import spec_of
+from redsam.registry import name_of
 from redsam.seeds import generator
-from redsam.threat import on_lattice
+from redsam.threat import require_lattice
 from redsam.types import check_image, from_uint8, to_uint8
 
 CORNERS = ("bottom-right", "bottom-left", "top-right", "top-left")
@@ -45,10 +45,7 @@ class Trigger(ABC):
     @property
     def name(self) -> str:
         """The registered name; of an unregistered class its own."""
-        try:
-            return str(spec_of(self)["name"])
-        except ValueError:
-            return type(self).__name__
+        return name_of(self)
 
     @final
     @torch.no_grad()
@@ -59,11 +56,7 @@ class Trigger(ABC):
             raise InputError(f"A trigger takes images Bx3xHxW and a seed for each, got {tuple(images.shape)}.")
         for i, image in enumerate(images):
             check_image(image, f"image {i}")
-        if not on_lattice(images):
-            raise InputError(
-                "The images are not on the 8-bit lattice, so no file can hold them.",
-                hint="Round them first: redsam.types.from_uint8(to_uint8(images)).",
-            )
+        require_lattice(images)
         made = [
             self.lay(image, generator("trigger", self.name, seed)) for image, seed in zip(images, chosen, strict=True)
         ]

@@ -23,9 +23,9 @@ from torch import Tensor
 from redsam.corruptions import moving
 from redsam.errors import InputError
 from redsam.prompts import Prompt
-from redsam.registry import spec_of
+from redsam.registry import name_of
 from redsam.seeds import generator
-from redsam.threat import on_lattice
+from redsam.threat import require_lattice
 from redsam.types import check_image, from_uint8, to_uint8
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -68,10 +68,7 @@ class Corruption:
     @property
     def name(self) -> str:
         """The registered name; of an unregistered class its own."""
-        try:
-            return str(spec_of(self)["name"])
-        except ValueError:
-            return type(self).__name__
+        return name_of(self)
 
     def displace(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor | None:
         """Where each output pixel comes from: BxHxWx2, (x, y) in input pixels; None when nothing moves. What lies
@@ -135,11 +132,7 @@ def _validate(images: Tensor, seeds: Sequence[int]) -> None:
         raise InputError(f"A corruption takes images Bx3xHxW of one size, got {tuple(images.shape)}.")
     for i, image in enumerate(images):
         check_image(image, f"image {i}")
-    if not on_lattice(images):
-        raise InputError(
-            "The images are not on the 8-bit lattice, so no file can hold them.",
-            hint="Round them first: redsam.types.from_uint8(to_uint8(images)).",
-        )
+    require_lattice(images)
     if len(seeds) != len(images):
         raise InputError(f"{len(images)} images came with {len(seeds)} seeds.")
     if not all(isinstance(s, int) for s in seeds):

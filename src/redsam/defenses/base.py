@@ -23,7 +23,7 @@ from torch import Tensor
 from redsam import registry
 from redsam.errors import InputError
 from redsam.seeds import generator
-from redsam.threat import on_lattice
+from redsam.threat import require_lattice
 from redsam.types import check_image
 
 # Of a class that nobody registered: the attacker then takes the identity as gradient and averages over draws.
@@ -43,10 +43,7 @@ class Purifier(ABC):
     @property
     def name(self) -> str:
         """The registered name; of an unregistered class its own."""
-        try:
-            return str(registry.spec_of(self)["name"])
-        except ValueError:
-            return type(self).__name__
+        return registry.name_of(self)
 
     @property
     def random(self) -> bool:
@@ -77,11 +74,8 @@ class Purifier(ABC):
         (default 0). Raises InputError for images or seeds that cannot be used."""
         for i, image in enumerate(images if images.ndim == 4 else ()):
             check_image(image, f"image {i}")
-        if images.ndim == 4 and len(images) and not on_lattice(images):
-            raise InputError(
-                "The images are not on the 8-bit lattice, so no file can hold them.",
-                hint="Round them first: redsam.types.from_uint8(to_uint8(images)).",
-            )
+        if images.ndim == 4 and len(images):
+            require_lattice(images)
         return rounded(self._made(images, seeds))
 
     @final
