@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 
 from redsam.cli import options
+from redsam.cli.bar import progress
 from redsam.cli.console import Stopped, err, out
 
 if TYPE_CHECKING:
@@ -99,15 +100,7 @@ class Bar:
 
     def __init__(self) -> None:
         self._console = err()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
+        self._bar = progress(self._console)
         self._task: TaskID | None = None
         self.farewell = "interrupted."
 

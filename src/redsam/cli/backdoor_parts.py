@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 
 from redsam.cli import options
+from redsam.cli.bar import progress
 from redsam.cli.console import err
 from redsam.errors import InputError
 
@@ -65,15 +66,7 @@ class Bar:
 
     def __init__(self, name: str) -> None:
         self._console = err()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
+        self._bar = progress(self._console)
         self._name = name
         self._task: TaskID = self._bar.add_task(name, total=None)
         self._bar.start()

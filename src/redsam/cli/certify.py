@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from redsam.cli import options
+from redsam.cli.bar import progress
 from redsam.cli.console import err, out
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def command(
     for prompt in prompts:
         check_kind(segmenter, prompt)
     began = time.perf_counter()
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
+    with progress(err()) as bar:
         task = bar.add_task("noisy copies", total=n0 + n)
         found = chosen.certify(
             segmenter, pixels, prompts, seed=seed, batch=batch_size,

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 
 from redsam.cli import options
+from redsam.cli.bar import progress
 from redsam.cli.console import Stopped, err, out
 from redsam.errors import InputError
 
@@ -151,11 +152,7 @@ class Bar:
 
     def __init__(self, name: str) -> None:
         self._console = err()
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:.0f} %"),
-            TextColumn("{task.fields[told]}"), TimeElapsedColumn(), console=self._console, transient=True,
-            disable=not self._console.is_terminal,
-        )  # fmt: skip
+        self._bar = progress(self._console, TextColumn("{task.percentage:.0f} %"), TextColumn("{task.fields[told]}"))
         self._task = self._bar.add_task(name, total=1.0, told="")
         self._started = False
         self.farewell = "interrupted; the same command again goes on."

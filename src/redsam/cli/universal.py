@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from redsam.cli import options
+from redsam.cli.bar import progress
 from redsam.cli.console import Stopped, err, out
 from redsam.errors import InputError
 
@@ -82,15 +82,7 @@ class Bar:
 
     def __init__(self, name: str) -> None:
         self._console = err()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
+        self._bar = progress(self._console)
         self._task = self._bar.add_task(name, total=None)
         self._started = False
         self.farewell = "interrupted; the same command again goes on."
