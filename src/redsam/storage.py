@@ -1,15 +1,16 @@
-"""One writer at a time for an output, and the errors of a disk in words."""
+"""One writer at a time for an output, documents that say their schema, and the errors of a disk in words."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from redsam.errors import InputError
 
@@ -64,6 +65,20 @@ def locked(path: Path, *, of: Path) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):
                 file.truncate(0)
+
+
+def read_document(path: Path, *, schema: int, hint: str) -> dict[str, Any] | None:
+    """A JSON object that says `schema`, None where there is no file. Raises InputError for one that cannot be read and,
+    with the hint, for one of another schema."""
+    if not path.is_file():
+        return None
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}.", hint="Put it back, or make it again.") from error
+    if not isinstance(told, dict) or told.get("schema") != schema:
+        raise InputError(f"{path} is not of schema {schema}.", hint=hint)
+    return told
 
 
 if sys.platform == "win32":

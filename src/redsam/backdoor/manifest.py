@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from redsam.backdoor.poison import Poison
-from redsam.errors import InputError
+from redsam.storage import read_document
 
 NAME, SCHEMA = "backdoor.json", 1
 
@@ -22,16 +22,7 @@ def write(folder: Path, told: Mapping[str, Any]) -> None:
 
 def read(folder: Path) -> dict[str, Any] | None:
     """The manifest of a folder, None without one. Raises InputError for a broken one."""
-    path = folder / NAME
-    if not path.is_file():
-        return None
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
-        raise InputError(f"{path} is not of schema {SCHEMA}.", hint="Plant again with this version of redsam.")
-    return told
+    return read_document(folder / NAME, schema=SCHEMA, hint="Plant again with this version of redsam.")
 
 
 def poison_of(model: str | Path) -> Poison | None:

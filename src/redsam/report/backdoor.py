@@ -3,21 +3,19 @@ the JSON and the pictures that `redsam backdoor measure|purify|detect --out OUT`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from redsam.errors import InputError
-from redsam.report.page import two
+from redsam.report import templating
 from redsam.report.pictures import decode_rle, mask_uri, photo_uri, read_rgb
+from redsam.storage import read_document, storing
 
 SCHEMA = 1
+OLDER = "Report with the redsam that wrote it."
 PARTS = ("measure", "purify", "detect")
 SIDE = 360  # of a picture on the page
 MARK_SIDE = 132
@@ -33,15 +31,13 @@ def render(out: Path | str) -> Path:
     """Write OUT/backdoor.html; returns its path. Raises InputError without anything to show."""
     out = Path(out)
     target = out / "backdoor.html"
-    found = {name: _read(out / f"{name}.json") for name in PARTS}
+    found = {name: read_document(out / f"{name}.json", schema=SCHEMA, hint=OLDER) for name in PARTS}
     if not any(found.values()):
         raise InputError(
             f"{out} holds no numbers of a backdoor.", hint=f"Type: redsam backdoor measure MODEL --out {out}"
         )
-    try:
+    with storing(target):
         target.write_text(page(found, out), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror}.", hint="Free space.") from error
     return target
 
 
@@ -49,17 +45,10 @@ def page(found: Mapping[str, Json | None], out: Path) -> str:
     """The whole HTML document as text. out: where the pictures lie."""
     runs = list((found["purify"] or found["measure"] or {}).get("runs", ()))
     detected = found["detect"]
-    environment = Environment(
-        loader=PackageLoader("redsam.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"two": two, "percent": lambda v: f"{v:.0%}"}
-    style = resources.files("redsam.report").joinpath("templates", "style.css").read_text(encoding="utf-8")
     first = runs[0] if runs else None
-    return environment.get_template("backdoor.html.j2").render(
+    return templating.render(
+        "backdoor.html.j2",
+        filters={"percent": lambda v: f"{v:.0%}"},
         model=first["model"] if first else (detected or {}).get("model", ""),
         lead=lead(first, detected),
         breaks=bool(
@@ -74,7 +63,6 @@ def page(found: Mapping[str, Json | None], out: Path) -> str:
         purified=_purified(runs, out) if len(runs) > 1 else [],
         names=[_label(run) for run in runs],
         detected=_detected(detected) if detected else None,
-        style=Markup(style),
     )
 
 
@@ -93,18 +81,6 @@ def lead(first: Json | None, detected: Json | None) -> str:
         word = "is flagged as planted" if v["flagged"] else "is not flagged"
         said.append(f"{word} by trigger inversion ({v['aim']}, {v['rule']})")
     return "; ".join(said) + "."
-
-
-def _read(path: Path) -> Json | None:
-    if not path.is_file():
-        return None
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
-        raise InputError(f"{path} is not of schema {SCHEMA}.", hint="Report with the redsam that wrote it.")
-    return told
 
 
 def _told(poison: Json) -> str:

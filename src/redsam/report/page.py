@@ -7,10 +7,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from redsam.report import verdict as judge
@@ -18,6 +16,7 @@ from redsam.report.cases import pick
 from redsam.report.conditions import conditions
 from redsam.report.panels import contrast_sections, curve_panels
 from redsam.report.reading import GROUND_TRUTH, Row, Run, budget_text, number, records
+from redsam.report.templating import asset, render
 from redsam.report.verdict import plural, span, verdicts
 
 FAILURES_SHOWN = 200
@@ -36,19 +35,12 @@ def page(run: Run) -> str:
     judged = verdicts(run.rows)
     headline = [row for v in judged for row in v.headline]
     cases = pick(run, headline)
-    style, script = _asset("style.css"), _asset("script.js")
-    environment = Environment(
-        loader=PackageLoader("redsam.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"span": span, "two": two, "plural": plural, "nice": nice}
-    environment.globals["weak_row"] = judge.is_weak
-    return environment.get_template("report.html.j2").render(
+    script = asset("script.js")
+    return render(
+        "report.html.j2",
+        filters={"span": span, "plural": plural, "nice": nice},
+        weak_row=judge.is_weak,
         title=" and ".join(v.model for v in judged),
-        style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         verdicts=judged,
@@ -73,11 +65,6 @@ def page(run: Run) -> str:
     )
 
 
-def two(value: float | None, digits: int = 3) -> str:
-    """A number for the table; a dash where nothing was measured, a real minus sign."""
-    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
 def nice(value: Any) -> str:
     """A JSON value in running text."""
     if isinstance(value, str):
@@ -85,10 +72,6 @@ def nice(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _asset(name: str) -> str:
-    return resources.files("redsam.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _counts(run: Run) -> dict[str, int]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from redsam.errors import InputError
+from redsam.report import templating
 from redsam.report.chart import Difference, Dots, differences_svg, dots_svg
-from redsam.report.page import two
+from redsam.storage import read_document, storing
 
 SCHEMA = 2
 ORDER = ("knows", "undecided", "does not know")
@@ -24,20 +22,11 @@ def render(out: Path | str) -> Path:
     """Write OUT/privacy.html; returns its path. Raises InputError without a readable OUT/privacy.json."""
     out = Path(out)
     source, target = out / "privacy.json", out / "privacy.html"
-    try:
-        found = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{source} cannot be read: {error}.", hint=f"Type: redsam privacy MODEL --people DIR --out {out}"
-        ) from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise InputError(f"{source} is not of schema {SCHEMA}.", hint="Report with the redsam that wrote it.")
-    try:
+    found = read_document(source, schema=SCHEMA, hint="Report with the redsam that wrote it.")
+    if found is None:
+        raise InputError(f"{source} is not there.", hint=f"Type: redsam privacy MODEL --people DIR --out {out}")
+    with storing(target):
         target.write_text(page(found), encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{target} cannot be written: {error.strerror}.", hint="Free space, or copy the run."
-        ) from error
     return target
 
 
@@ -45,16 +34,9 @@ def page(found: Mapping[str, Any]) -> str:
     """The whole HTML document as text."""
     names = sorted(found["names"], key=lambda n: (ORDER.index(n["verdict"]), -n["skill"], n["name"]))
     counts = {v: sum(n["verdict"] == v for n in names) for v in ORDER}
-    environment = Environment(
-        loader=PackageLoader("redsam.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"two": two, "p": p_value}
-    style = resources.files("redsam.report").joinpath("templates", "style.css").read_text(encoding="utf-8")
-    return environment.get_template("privacy.html.j2").render(
+    return templating.render(
+        "privacy.html.j2",
+        filters={"p": p_value},
         found=found,
         names=names,
         counts=counts,
@@ -63,7 +45,6 @@ def page(found: Mapping[str, Any]) -> str:
         chart=Markup(_chart(names[:CHARTED])),
         leads=Markup(_leads(found)),
         charted=CHARTED,
-        style=Markup(style),
     )
 
 
