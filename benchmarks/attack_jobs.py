@@ -71,6 +71,9 @@ class Job:
     part: str
     limit: int
 
+    def __str__(self) -> str:
+        return f"{self.run} {self.name} {self.part}"
+
     def folder(self, work: Path) -> Path:
         """Where it is done."""
         return work / self.run / self.name / self.part

@@ -17,9 +17,8 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ import torch
 from attack_jobs import CLEAN, MATRIX, OPTIONS, PROMPTING, QUERIES, STEPS, TABLE, Job, bank, carry_out, jobs
 from claims import CLAIMS, judge
 from evidence import Bank, Field
+from pages import fill
+from side_by_side import run_all
 
 from redsam.bench.statistics import image_sums, mean_interval, resamples
 from redsam.models import lab_names, load
@@ -39,17 +40,14 @@ from redsam.studies.uad_benchmark import transfer_rows
 
 SOURCE, IMAGES, CLAIM_IMAGES = "lab-b", 25, 8
 KINDS = ("point", "box", "all")
-BEGIN, END = "<!-- attacks:begin -->", "<!-- attacks:end -->"
+MARKER = "attacks"
 COMMAND = "python benchmarks/attack_table.py"
 
 
-def work(job: Job, args: argparse.Namespace) -> float:
-    """One job in a process of its own; how long it took, in seconds."""
-    torch.set_num_threads(max(1, args.threads // args.jobs))
-    began = time.perf_counter()
+def work(job: Job, args: argparse.Namespace) -> None:
+    """One job in a process of its own."""
     source, *victims = [load(name, device=args.device) for name in (args.source, *others(args))]
     carry_out(job, source, victims, data=args.data, work=args.work, batch=args.batch)
-    return time.perf_counter() - began
 
 
 def others(args: argparse.Namespace) -> list[str]:
@@ -141,20 +139,11 @@ def plan(todo: Sequence[Job]) -> str:
     return "\n".join([*lines, f"{len(todo)} jobs: {total[0]} gradients and {total[1]} forwards at most"])
 
 
-def run_all(todo: Sequence[Job], args: argparse.Namespace) -> list[str]:
-    """Run the jobs, those that others wait for first; what went wrong, in words. One that fails leaves the others
-    alone."""
-    wrong, count = [], 0
-    with ProcessPoolExecutor(args.jobs) as pool:
-        for stage in ([j for j in todo if j.run == CLEAN], [j for j in todo if j.run != CLEAN]):
-            waiting = {pool.submit(work, job, args): job for job in stage}
-            for done in as_completed(waiting):
-                job, error, count = waiting[done], done.exception(), count + 1
-                told = f"{type(error).__name__}: {error}" if error else f"{done.result():.0f} s"
-                print(f"{count}/{len(todo)} {job.run} {job.name} {job.part}: {told}", flush=True)
-                if error:
-                    wrong.append(f"{job.name} on {job.part} ({type(error).__name__}: {error})")
-    return wrong
+def run(todo: Sequence[Job], args: argparse.Namespace) -> list[str]:
+    """Run the jobs, those that others wait for first; what went wrong, in words."""
+    stages = ([j for j in todo if j.run == CLEAN], [j for j in todo if j.run != CLEAN])
+    do = partial(work, args=args)
+    return [line for stage in stages for line in run_all(stage, do, name=str, jobs=args.jobs, threads=args.threads)]
 
 
 def main() -> None:
@@ -180,7 +169,7 @@ def main() -> None:
     if args.plan:
         print(plan(todo))
         return
-    wrong = [] if args.collect else run_all(todo, args)
+    wrong = [] if args.collect else run(todo, args)
     fields = bank(args.work)
     found, claims = rows(fields), [judge(claim, fields) for claim in CLAIMS]
     text = markdown(found, claims, wrong)
@@ -189,8 +178,7 @@ def main() -> None:
             "claims": claims, "not_run": wrong}  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(told, indent=1) + "\n")
-    before, rest = args.page.read_text().split(BEGIN)
-    args.page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    fill(args.page, MARKER, text)
     sys.exit(bool(wrong))
 
 

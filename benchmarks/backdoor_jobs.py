@@ -48,6 +48,9 @@ class Job:
     kind: str
     name: str
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
     @property
     def stage(self) -> int:
         """Jobs of an earlier stage come first."""

@@ -18,9 +18,8 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from backdoor_jobs import CLEAN, COUNT, DETECT, MODELS, RATES, SEEDS, Job, jobs, purifiers, read, seconds, work
+from pages import fill
+from side_by_side import run_all
 
-BEGIN, END = "<!-- backdoors:begin -->", "<!-- backdoors:end -->"
+MARKER = "backdoors"
 COMMAND = "python benchmarks/backdoor_table.py"
 COLUMNS = {
     "iou_clean": "clean IoU", "iou_triggered": "IoU, triggered", "asr": "ASR", "chance": "by chance",
@@ -130,26 +131,13 @@ def plan(todo: Sequence[Job], args: argparse.Namespace) -> str:
     return "\n".join([*lines, f"{len(todo)} jobs, {total:.0f} core minutes left, {total / args.jobs:.0f} with --jobs"])
 
 
-def run_all(todo: Sequence[Job], args: argparse.Namespace) -> list[str]:
+def run(todo: Sequence[Job], args: argparse.Namespace) -> list[str]:
     """Stage after stage, since a model is measured when it is trained; what went wrong, in words."""
     wrong = []
     for stage in sorted({job.stage for job in todo}):
-        with ProcessPoolExecutor(args.jobs) as pool:
-            waiting = {pool.submit(timed, j, args): j for j in todo if j.stage == stage and read(j, args.work) is None}
-            for i, done in enumerate(as_completed(waiting), start=1):
-                job, error = waiting[done], done.exception()
-                print(f"{i}/{len(waiting)} {job.kind} {job.name}: {error or f'{done.result():.0f} s'}", flush=True)
-                if error:
-                    wrong.append(f"{job.kind} {job.name} ({error})")
+        left = [j for j in todo if j.stage == stage and read(j, args.work) is None]
+        wrong += run_all(left, partial(work, args=args), name=str, jobs=args.jobs, threads=args.threads)
     return wrong
-
-
-def timed(job: Job, args: argparse.Namespace) -> float:
-    """One job in a process of its own; how long it took, in seconds."""
-    torch.set_num_threads(max(1, args.threads // args.jobs))
-    began = time.perf_counter()
-    work(job, args)
-    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -180,15 +168,14 @@ def main() -> None:
     if args.plan:
         print(plan(todo, args))
         return
-    wrong = [] if args.collect else run_all(todo, args)
+    wrong = [] if args.collect else run(todo, args)
     found = collect(args)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     told = {"command": COMMAND, "settings": settings, "verdicts": verdicts(found), "not_run": wrong, **found}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(told, indent=1) + "\n")
     text = markdown(found) + (f"\n\nNot run: {'; '.join(wrong)}." if wrong else "")
-    before, rest = args.page.read_text().split(BEGIN)
-    args.page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    fill(args.page, MARKER, text)
     sys.exit(bool(wrong))
 
 

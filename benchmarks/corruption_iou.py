@@ -29,6 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from pages import fill
 from torch import Tensor
 
 from redsam.bench.statistics import Interval, difference_interval, image_sums, mean_interval, resamples
@@ -54,7 +55,7 @@ ASKED = (1, 5)  # severities at which the model answers
 OBJECTS = 4
 KINDS = {"point": Point, "box": ExactBox}
 REFERENCES = ("truth", "clean")
-BEGIN, END = "<!-- iou:begin -->", "<!-- iou:end -->"
+MARKER = "iou"
 COMMAND = "python benchmarks/corruption_iou.py"
 
 
@@ -280,9 +281,7 @@ def main() -> None:
     result = {"command": typed, "images": len(rows), "exceptions": exceptions(table), "rows": table}
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     if args.docs:
-        page = args.docs.read_text()
-        before, rest = page.split(BEGIN)
-        args.docs.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+        fill(args.docs, MARKER, text)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy
 import torch
+from pages import fill
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -53,7 +54,7 @@ from redsam.types import from_uint8, to_uint8
 
 SEVERITY = 3
 SLOW = 5.0  # seconds
-BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
+MARKER = "speed"
 # What imagecorruptions calls them, where that is not ours with underscores.
 THEIR_NAMES = {"elastic": "elastic_transform", "jpeg": "jpeg_compression"}
 
@@ -234,10 +235,7 @@ def main() -> int:
     if given.out:
         given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if given.docs:
-        page = given.docs.read_text(encoding="utf-8")
-        before, rest = page.split(BEGIN)
-        whole = f"{before}{BEGIN}\n{markdown(result)}\n{END}{rest.split(END)[1]}"
-        given.docs.write_text(whole, encoding="utf-8")
+        fill(given.docs, MARKER, markdown(result))
     return 0
 
 

@@ -60,10 +60,8 @@ class Job:
     source: str
     attack: str = ""
 
-    @property
-    def name(self) -> str:
-        """For people."""
-        return " ".join(filter(None, (self.model, self.source, self.attack)))
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.kind, self.model, self.source, self.attack)))
 
 
 def train_jobs(models: Sequence[str], variants: Sequence[str]) -> list[Job]:

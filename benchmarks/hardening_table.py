@@ -16,15 +16,13 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 # Before torch is imported: threads that spin while they wait starve the jobs beside them.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import numpy as np
 import torch
 from evidence import Bank, Column, Contrast, NotMeasured, column, contrast, find, minus, of, pooled
@@ -46,6 +44,8 @@ from hardening_jobs import (
     train_jobs,
     trained,
 )  # fmt: skip
+from pages import fill
+from side_by_side import run_all
 
 from redsam.tuning import Course
 from redsam.tuning.hardening import FACTS
@@ -54,7 +54,7 @@ IMAGES = 100
 POINTS, SHARE, CLEAN = 0.15, 0.15, 0.02  # what the claim asks for
 FEW = 0.05  # share of the parameters up to which they are called few
 YES, NO, OPEN = "yes", "no", "open"
-BEGIN, END = "<!-- hardening:begin -->", "<!-- hardening:end -->"
+MARKER = "hardening"
 COMMAND = "python benchmarks/hardening_table.py"
 
 
@@ -185,10 +185,8 @@ def _span(found: dict[str, Any], sign: str = "") -> str:
     return f"{found['value']:{sign}.3f}{ends}"
 
 
-def work_on(job: Job, args: argparse.Namespace) -> float:
-    """One job in a process of its own; its processor time in seconds."""
-    torch.set_num_threads(max(1, args.threads // args.jobs))
-    began = time.process_time()
+def work_on(job: Job, args: argparse.Namespace) -> None:
+    """One job in a process of its own."""
     if job.kind == "train":
         train(job, photographs(args.pool, args.pool_sets, args.pool_limit), course(args), work=args.work,
               device=args.device)  # fmt: skip
@@ -196,7 +194,6 @@ def work_on(job: Job, args: argparse.Namespace) -> float:
         there = [v for v in args.variants if (trained(args.work, job.model, v) / FACTS).exists()]
         attack(job, there, photographs(args.data, args.sets, args.limit), work=args.work, device=args.device,
                batch=args.batch, objects=args.objects)  # fmt: skip
-    return time.process_time() - began
 
 
 def course(args: argparse.Namespace) -> Course:
@@ -205,18 +202,9 @@ def course(args: argparse.Namespace) -> Course:
                   check_every=args.check_every, held_out=args.held_out)  # fmt: skip
 
 
-def run_all(todo: Sequence[Job], args: argparse.Namespace) -> list[str]:
-    """Run the jobs; what went wrong, in words. One that fails leaves the others alone."""
-    wrong = []
-    with ProcessPoolExecutor(args.jobs) as pool:
-        waiting = {pool.submit(work_on, job, args): job for job in todo}
-        for i, done in enumerate(as_completed(waiting), start=1):
-            job, error = waiting[done], done.exception()
-            said = f"{error}" if error else f"{done.result():.0f} s of processor time"
-            print(f"{i}/{len(todo)} {job.kind} {job.name}: {said}", flush=True)
-            if error:
-                wrong.append(f"{job.kind} {job.name} ({error})")
-    return wrong
+def run(todo: Sequence[Job], args: argparse.Namespace) -> list[str]:
+    """Run the jobs; what went wrong, in words."""
+    return run_all(todo, partial(work_on, args=args), name=str, jobs=args.jobs, threads=args.threads)
 
 
 def facts_of(args: argparse.Namespace) -> dict[tuple[str, str], dict[str, Any]]:
@@ -265,11 +253,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{len(trainings)} trainings of {args.minutes:g} minutes: {len(trainings) * args.minutes / 60:.1f} hours "
               f"of one core; {len(attacks)} attacks: {gradients_:,} gradients at most")  # fmt: skip
         return
-    wrong = run_all(trainings, args) if args.stage in ("all", "train") else []
+    wrong = run(trainings, args) if args.stage in ("all", "train") else []
     if args.stage in ("all", "attack"):
         facts = facts_of(args)
         ready = [j for j in attacks if j.source == UNDEFENDED or (Path(j.model).name, j.source) in facts]
-        wrong += run_all(ready, args)
+        wrong += run(ready, args)
     if args.stage == "train":
         sys.exit(bool(wrong))
     table = rows(bank(args.work), facts_of(args), [Path(m).name for m in args.models])
@@ -282,10 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"command": COMMAND, "limit": args.limit, "minutes": args.minutes, "rows": table,
                                     "not_run": wrong}, indent=1) + "\n")  # fmt: skip
-    page = args.page.read_text() if args.page.exists() else f"# Hardening\n\n{BEGIN}\n{END}\n"
-    before, rest = page.split(BEGIN)
-    args.page.parent.mkdir(parents=True, exist_ok=True)
-    args.page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    fill(args.page, MARKER, text)
     sys.exit(bool(wrong))
 
 

@@ -23,6 +23,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from pages import fill
 
 from redsam.bench import Preset, Trial, audit
 from redsam.bench.objects import find_objects
@@ -42,7 +43,7 @@ ROW = (
     "miou_clean_hi", "miou_adv", "miou_adv_lo", "miou_adv_hi", "delta", "delta_lo", "delta_hi", "asr50", "asr50_lo",
     "asr50_hi", "asr10", "asr10_lo", "asr10_hi", "biou_adv", "psnr", "ssim", "linf_max", "seconds",
 )  # fmt: skip
-BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
+MARKER = "table"
 COMMAND = "python benchmarks/lab_table.py"
 
 
@@ -142,9 +143,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"command": command(args.limit), "rows": rows, "contrasts": pairs}, indent=1) + "\n")
     if args.readme:
-        page = args.readme.read_text()
-        before, rest = page.split(BEGIN)
-        args.readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+        fill(args.readme, MARKER, text)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from pages import fill
 
 from redsam.data import open_data
 from redsam.models import load
@@ -44,7 +45,7 @@ COLUMNS = ("data", "defense", "prompt", "clean", "cost", "static", "static_gain"
            "adaptive_gain", "seconds", "n_images")  # fmt: skip
 HEADS = ("set", "purifier", "prompt", "clean mIoU", "clean cost", "static", "static gain", "transfer", "adaptive",
          "adaptive gain", "s / image", "n")  # fmt: skip
-BEGIN, END = "<!-- purifiers:begin -->", "<!-- purifiers:end -->"
+MARKER = "purifiers"
 
 
 def job(part: str, purifier: str, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -137,9 +138,7 @@ def main() -> None:
     told = {k: getattr(args, k) for k in ("model", "sources", "limit", "steps", "eot")}
     args.out.write_text(json.dumps({"settings": told, "rows": rows}, indent=1) + "\n")
     if args.page:
-        page = args.page.read_text()
-        before, after = page.split(BEGIN)
-        args.page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after.split(END)[1]}")
+        fill(args.page, MARKER, text)
 
 
 if __name__ == "__main__":

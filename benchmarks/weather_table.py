@@ -16,10 +16,9 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from pages import fill
+from side_by_side import run_all
 
 from redsam.data import open_data
 from redsam.models import load
@@ -38,7 +39,7 @@ MODELS = ("lab-b", "lab-h")
 LIMIT, TEXTURE_LIMIT = 6, 4
 # Published: a 32 x 32 grid, 0.88 and 0.95; lab models score hardly a mask that high.
 FIELDS: Mapping[str, Mapping[str, Any]] = {"weather": {"grid": 16, "least_iou": 0.3, "least_stability": 0.4}}
-BEGIN, END = "<!-- weather:begin -->", "<!-- weather:end -->"
+MARKER = "weather"
 COMMAND = "python benchmarks/weather_table.py"
 DASH = "\N{EN DASH}"
 
@@ -52,6 +53,9 @@ class Job:
     name: str
     part: str
     limit: int | None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.part}"
 
     def folder(self, work: Path) -> Path:
         """Where it runs; another number of images is another run."""
@@ -67,29 +71,13 @@ def jobs(limit: int, texture_limit: int) -> list[Job]:
     ]
 
 
-def work(job: Job, args: argparse.Namespace) -> float:
-    """One job in a process of its own; how long it took, in seconds."""
-    torch.set_num_threads(max(1, args.threads // args.jobs))
-    began = time.perf_counter()
+def work(job: Job, args: argparse.Namespace) -> None:
+    """One job in a process of its own."""
     first, *others = [load(name, device=args.device) for name in args.models]
     data = open_data(args.data / job.part)
     study(job.name, **FIELDS.get(job.name, {})).run(
         first, data, victims=others, out=job.folder(args.work), limit=job.limit
     )
-    return time.perf_counter() - began
-
-
-def run_all(todo: Sequence[Job], args: argparse.Namespace) -> list[str]:
-    """Run the jobs; what went wrong, in words. One that fails leaves the others alone."""
-    wrong = []
-    with ProcessPoolExecutor(args.jobs) as pool:
-        waiting = {pool.submit(work, job, args): job for job in todo}
-        for i, done in enumerate(as_completed(waiting), start=1):
-            job, error = waiting[done], done.exception()
-            print(f"{i}/{len(todo)} {job.name} {job.part}: {error or f'{done.result():.0f} s'}", flush=True)
-            if error:
-                wrong.append(f"{job.name} on {job.part} ({error})")
-    return wrong
 
 
 def collect(todo: Sequence[Job], args: argparse.Namespace) -> list[Row]:
@@ -211,7 +199,9 @@ def main() -> None:
     args = parser.parse_args()
     everything = jobs(args.limit, args.texture_limit)
     todo = [j for j in everything if not args.only or {j.name, j.part} & set(args.only)]
-    wrong = [] if args.collect else run_all(todo, args)
+    wrong = []
+    if not args.collect:
+        wrong = run_all(todo, partial(work, args=args), name=str, jobs=args.jobs, threads=args.threads)
     found = collect(everything, args)
     missing = [f"{j.name} on {j.part}" for j in everything if not (j.folder(args.work) / "study.json").is_file()]
     figure = args.page.with_name("weather-texture.svg")
@@ -222,8 +212,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     told = {"command": COMMAND, "models": args.models, "limit": args.limit, "studies": found, "not_run": missing}
     args.out.write_text(json.dumps(told, indent=1) + "\n")
-    before, rest = args.page.read_text().split(BEGIN)
-    args.page.write_text(f"{before}{BEGIN}\n{page(found, missing, figure.name)}\n{END}{rest.split(END)[1]}")
+    fill(args.page, MARKER, page(found, missing, figure.name))
     sys.exit(bool(wrong))
 
 

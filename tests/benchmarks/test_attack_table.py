@@ -9,9 +9,10 @@ import attack_jobs
 import numpy as np
 import pytest
 from attack_jobs import QUERIES, SETS, Job, bank, carry_out, gradients, jobs
-from attack_table import BEGIN, END, main, markdown, plan, rows
+from attack_table import MARKER, main, markdown, plan, rows
 from claims import BENCHMARK, CLAIMS, judge
 from evidence import Field, find
+from pages import markers
 from PIL import Image
 
 from redsam.bench import executor, read_records
@@ -154,7 +155,8 @@ def test_a_failed_image_is_counted_and_not_averaged() -> None:
 
 def test_collecting_writes_between_the_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    begin, end = markers(MARKER)
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     command = [
         "x",
         "--collect",
@@ -170,4 +172,4 @@ def test_collecting_writes_between_the_markers(tmp_path: Path, monkeypatch: pyte
         main()
     assert stop.value.code == 0
     text = page.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n") and "old" not in text
+    assert text.startswith(f"before\n{begin}\n") and text.endswith(f"{end}\nafter\n") and "old" not in text

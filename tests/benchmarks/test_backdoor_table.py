@@ -9,7 +9,8 @@ from typing import Any
 import backdoor_jobs
 import pytest
 from backdoor_jobs import CLEAN, COSTS, MODELS, Job, jobs, purifiers, read, seconds, work
-from backdoor_table import BEGIN, END, collect, main, markdown, plan, verdicts
+from backdoor_table import MARKER, collect, main, markdown, plan, verdicts
+from pages import markers
 
 from redsam.models import tiny
 from tests.backdoor.conftest import draw_world
@@ -66,7 +67,8 @@ def test_from_jobs_to_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     text = markdown(found)
     assert "| 10% | 0 | " in text and "| jpeg | badsam-0.1-0 | " in text and "1 seeds" in text
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    begin, end = markers(MARKER)
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     monkeypatch.setattr("sys.argv", ["x", "--collect", "--work", str(args.work), "--out", str(tmp_path / "o.json"),
                                      "--purifiers", "jpeg", "--page", str(page)])  # fmt: skip
     with pytest.raises(SystemExit) as stop:

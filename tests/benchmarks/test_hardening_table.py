@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from evidence import Field
 from hardening_jobs import ATTACKS, UNDEFENDED, VARIANTS, attack_jobs, bank, gradients, train_jobs, trained
-from hardening_table import BEGIN, END, NO, OPEN, YES, main, markdown, rows, strongest
+from hardening_table import MARKER, NO, OPEN, YES, main, markdown, rows, strongest
+from pages import markers
 
 from redsam.models import tiny
 from tests.tuning.conftest import write_photos
@@ -102,7 +103,8 @@ def test_from_training_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write_photos(tmp_path / "eval" / "b", 2)
     monkeypatch.setattr(hardening_table, "run_all", in_turn)
     page, out = tmp_path / "page.md", tmp_path / "out.json"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    begin, end = markers(MARKER)
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     argv = ["--models", model, "--variants", "svd", "bias", "--attacks", "fgsm", "--steps", 2, "--train-batch", 2,
             "--held-out", 2, "--check-every", 2, "--pool", tmp_path / "pool", "--pool-sets", "a", "--data",
             tmp_path / "eval", "--sets", "b", "--limit", 2, "--work", tmp_path / "work", "--out", out, "--page", page,
@@ -120,12 +122,12 @@ def test_from_training_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }
     assert (trained(tmp_path / "work", str(model), "svd") / "delta.safetensors").exists()
     text = page.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n")
+    assert text.startswith(f"before\n{begin}\n") and text.endswith(f"{end}\nafter\n")
     assert "| small | svd | 352 |" in text
 
 
-def in_turn(todo: Any, args: Any) -> list[str]:
+def in_turn(todo: Any, work: Any, **_: Any) -> list[str]:
     """`run_all` without processes."""
     for job in todo:
-        hardening_table.work_on(job, args)
+        work(job)
     return []
