@@ -1,4 +1,5 @@
-"""Fixtures for every room. No test reaches the network, and none is allowed more than two threads."""
+"""Fixtures for every room. No test reaches the network, and none takes more than one thread: models this small are
+slower on two, and tests run side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import os
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # for the processes that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other on a busy machine
 
 import pytest
@@ -16,7 +17,7 @@ from redsam.data.demo import demo_root
 from redsam.models import lab_names, load, tiny
 from redsam.models.base import Segmenter
 
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # side by side one thread each
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

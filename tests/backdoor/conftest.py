@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from redsam.backdoor import Planted, Poison, Settings, plant
@@ -17,15 +15,6 @@ from redsam.models import Segmenter, load, tiny
 
 SIDE = 64
 TRIGGER = BadNet(ratio=0.2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on two threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def draw_world(folder: Path, count: int, seed: int) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from redsam.bench import RunStore, read_records
@@ -81,5 +80,4 @@ def kit() -> Kit:
 @pytest.fixture(scope="session")
 def model() -> Segmenter:
     """A random SAM of 64 pixels."""
-    torch.set_num_threads(1)  # as in the subprocesses that tests compare with
     return tiny("sam")

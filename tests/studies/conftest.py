@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from redsam.models import tiny
@@ -41,7 +40,6 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model() -> Segmenter:
     """A random SAM of 64 pixels."""
-    torch.set_num_threads(1)
     return tiny("sam")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from redsam import registry
@@ -17,15 +16,6 @@ from redsam.errors import MissingExtra
 from redsam.tuning import Course, Tuning
 
 METHODS = [e.name for e in registry.entries("defense") if e.meta["group"] == "tuning"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on two threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write_photos(folder: Path, count: int) -> Path:
