@@ -34,7 +34,7 @@ from progress import Run
 from rich.console import Console
 from safetensors.torch import load_file
 from text import RECIPE, LabText, build
-from torch import Tensor, nn
+from torch import Tensor
 from train import optimisers, rate
 
 console = Console()
@@ -123,15 +123,7 @@ def one_step(now: Run, lesson: Lesson, args: argparse.Namespace) -> dict[str, fl
     half = max(1, args.batch // 2)
     asked, log = asking(model, features[:half], classes[:half], lesson, now.gen)
     loss = named + asked
-    if not torch.isfinite(loss):
-        raise RuntimeError(f"the loss is {loss.item()} at step {now.step}; go on from the last saved state")
-    loss.backward()
-    nn.utils.clip_grad_norm_(now.model.parameters(), 1.0)
-    for opt in now.opts:
-        opt.step()
-        opt.zero_grad(set_to_none=True)
-    now.step += 1
-    now.follow()
+    now.update(loss)
     return {"loss": loss.item(), "named": right, **log}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,20 @@ class Run:
     def fresh(cls, model: nn.Module, opts: list[torch.optim.Optimizer], gen: torch.Generator) -> Run:
         """At step 0."""
         return cls(model=model, average=copy.deepcopy(model).eval().requires_grad_(False), opts=opts, gen=gen)
+
+    def update(self, loss: torch.Tensor, *, agree: Callable[[nn.Module], None] = lambda _: None) -> None:
+        """One step down a loss, gradients clipped to norm 1. agree: what a team does with its gradients first. Raises
+        RuntimeError for a loss that is no number, before anything moves."""
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"the loss is {loss.item()} at step {self.step}; go on from the last saved state")
+        loss.backward()
+        agree(self.model)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for opt in self.opts:
+            opt.step()
+            opt.zero_grad(set_to_none=True)
+        self.step += 1
+        self.follow()
 
     def follow(self) -> None:
         """Move the average one step towards the model; it forgets over about 1000 steps, faster at the start."""

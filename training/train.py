@@ -80,16 +80,7 @@ def one_step(now: Run, packed: Packed, *, team: Team, count: int, side: int, pro
     batch = draw(packed, count=count, objects=len(KINDS), side=side, pseudo=pseudo, gen=now.gen)
     with torch.autocast("cuda", torch.bfloat16, enabled=batch.pixels.is_cuda):
         loss, seen = loss_of(now.model, batch, gen=now.gen)
-    if not torch.isfinite(loss):
-        raise RuntimeError(f"the loss is {loss.item()} at step {now.step}; go on from the last saved state")
-    loss.backward()
-    team.average_gradients(now.model)
-    nn.utils.clip_grad_norm_(now.model.parameters(), 1.0)
-    for opt in now.opts:
-        opt.step()
-        opt.zero_grad(set_to_none=True)
-    now.step += 1
-    now.follow()
+    now.update(loss, agree=team.average_gradients)
     return {"loss": loss.item(), **seen}
 
 

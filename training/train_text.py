@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from team import Team, run
 from text import RECIPE, LabText, Named, build, draw, load_named, loss_of
-from torch import nn
 from train import optimisers, rate
 
 console = Console()
@@ -38,16 +37,7 @@ def one_step(now: Run, named: Named, *, count: int, team: Team = ALONE) -> dict[
     model: Any = now.model
     with torch.autocast("cuda", torch.bfloat16, enabled=batch.pixels.is_cuda):
         loss, seen = loss_of(model, batch, named)
-    if not torch.isfinite(loss):
-        raise RuntimeError(f"the loss is {loss.item()} at step {now.step}; go on from the last saved state")
-    loss.backward()
-    team.average_gradients(now.model)
-    nn.utils.clip_grad_norm_(now.model.parameters(), 1.0)
-    for opt in now.opts:
-        opt.step()
-        opt.zero_grad(set_to_none=True)
-    now.step += 1
-    now.follow()
+    now.update(loss, agree=team.average_gradients)
     return {"loss": loss.item(), **seen}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -38,6 +38,22 @@ def read_config(source: Path | str, text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CheckpointError(f"The config.json of '{text}' is not a JSON object.")
     return found
+
+
+def read_own(folder: Path, make: Callable[[dict[str, Any]], nn.Module]) -> nn.Module:
+    """A network of this package's own from config.json and model.safetensors, in float32. make: config to the network
+    without its weights. Raises CheckpointError."""
+    from safetensors.torch import load_file
+
+    config = read_config(folder, str(folder))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = make(config)
+        state = load_file(folder / "model.safetensors")
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    except Exception as error:  # config keys, safetensors and torch each have their own errors
+        raise CheckpointError(f"'{folder.name}' cannot be loaded: {first_line(error)}") from error
+    return model
 
 
 def read_network(class_name: str, source: Path | str, text: str) -> nn.Module:

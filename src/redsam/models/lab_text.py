@@ -11,8 +11,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from redsam.errors import CheckpointError, InputError
-from redsam.models.checkpoints import first_line, read_config
+from redsam.errors import InputError
+from redsam.models.checkpoints import read_own
 from redsam.models.geometry import Frame
 from redsam.models.hf import TransformersSegmenter
 from redsam.models.lab_text_net import LabText, LabTextConfig
@@ -111,17 +111,7 @@ class LabTextSegmenter(TextSegmenter, TransformersSegmenter):
     @classmethod
     def read(cls, folder: Path) -> nn.Module:
         """What `LabText.save_pretrained` wrote, in float32. Raises CheckpointError."""
-        from safetensors.torch import load_file
-
-        config = read_config(folder, str(folder))
-        config.pop("model_type", None)
-        try:
-            model = LabText(LabTextConfig(**config))
-            state = load_file(folder / "model.safetensors")
-            model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-        except Exception as error:  # config keys, safetensors and torch each have their own errors
-            raise CheckpointError(f"'{folder.name}' cannot be loaded: {first_line(error)}") from error
-        return model
+        return read_own(folder, lambda c: LabText(LabTextConfig(**{k: v for k, v in c.items() if k != "model_type"})))
 
     @classmethod
     def tiny(cls, image_size: int) -> nn.Module:

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from redsam.errors import CheckpointError, InputError
-from redsam.models.checkpoints import first_line, read_config
+from redsam.errors import InputError
+from redsam.models.checkpoints import read_own
 from redsam.models.sam import Sam, tiny_vit_config
 from redsam.models.values import ModelPrompts
 from redsam.registry import register
@@ -177,18 +177,9 @@ class SamAdapter(Sam):
     @classmethod
     def read(cls, folder: Path) -> nn.Module:
         """What `save_adapted` wrote. Raises CheckpointError."""
-        from safetensors.torch import load_file
         from transformers import SamConfig, SamModel
 
-        config = read_config(folder, str(folder))
-        try:
-            with torch.random.fork_rng(devices=[]):
-                model = adapt(SamModel(SamConfig(**config["sam"])), Adapter(**config["adapter"]))
-            state = load_file(folder / "model.safetensors")
-            model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-        except Exception as error:  # config keys, safetensors and torch each have their own errors
-            raise CheckpointError(f"'{folder.name}' cannot be loaded: {first_line(error)}") from error
-        return model
+        return read_own(folder, lambda c: adapt(SamModel(SamConfig(**c["sam"])), Adapter(**c["adapter"])))
 
     @classmethod
     def tiny(cls, image_size: int) -> nn.Module:
