@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from redsam.bench.statistics import difference_interval, gap_interval, image_sums, mean_interval, resamples
+from redsam.bench.statistics import (
+    GROUPS,
+    SHARED,
+    difference_interval,
+    gap_interval,
+    image_sums,
+    mean_interval,
+    prepare,
+    resamples,
+)
 
 
 def test_plain_case_equals_scipy_percentile_bootstrap() -> None:
@@ -99,3 +108,38 @@ def test_a_gap_between_other_images_has_the_width_of_two_independent_means() -> 
     assert same.value == 0 and same.lo is not None and same.lo < -0.1, "drawn together, nothing would be left"
     one = gap_interval((a[:1], np.ones(1)), (b, np.ones(150)), seed=3)
     assert one.lo is None and one.hi is None
+
+
+def test_many_images_share_their_draws_and_the_interval_is_scipys() -> None:
+    """Above SHARED images the weights are bytes, drawn once for a number of images."""
+    values = np.random.default_rng(8).beta(2, 1, size=SHARED + 700)
+    ones = np.ones(len(values))
+    weights = resamples(len(values), seed=1)
+    got = mean_interval(values, ones, weights)
+    assert got == mean_interval(values, ones, resamples(len(values), seed=2)), "the seed of a cell decides no more"
+    oracle = stats.bootstrap(
+        (values,), np.mean, n_resamples=9999, method="percentile", rng=np.random.default_rng(2), batch=500
+    ).confidence_interval
+    width = oracle.high - oracle.low
+    assert got.value == pytest.approx(values.mean())
+    assert got.lo == pytest.approx(oracle.low, abs=0.05 * width) and got.hi == pytest.approx(
+        oracle.high, abs=0.05 * width
+    )
+    prepare(weights, [values, ones])  # several at once or one by one
+    assert mean_interval(values, ones, weights).lo == pytest.approx(got.lo, rel=1e-12)
+
+
+def test_more_images_than_groups_keep_the_width_of_the_closed_form() -> None:
+    rng = np.random.default_rng(9)
+    values = rng.normal(0.5, 0.2, size=3 * GROUPS + 17)
+    got = mean_interval(values, np.ones(len(values)), resamples(len(values), seed=1))
+    assert got.lo is not None and got.hi is not None
+    assert got.hi - got.lo == pytest.approx(2 * 1.96 * values.std() / np.sqrt(len(values)), rel=0.06)
+
+
+def test_unpaired_draws_of_many_images_are_not_the_same() -> None:
+    """Two samples of one size differ by more than a paired sample would, which has no width here."""
+    values, ones = np.random.default_rng(10).normal(size=SHARED + 1), np.ones(SHARED + 1)
+    paired = difference_interval((values, ones), (values, ones), resamples(SHARED + 1, seed=3))
+    apart = gap_interval((values, ones), (values, ones), seed=3)
+    assert paired.lo == paired.hi == 0 and apart.lo is not None and apart.lo < -0.05

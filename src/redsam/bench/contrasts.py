@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from redsam.bench.spec import JsonDict, digest
+from redsam.bench.spec import Cell, JsonDict, digest
 from redsam.bench.statistics import (
     Array,
     Interval,
@@ -16,6 +16,7 @@ from redsam.bench.statistics import (
     gap_interval,
     image_sums,
     mean_interval,
+    prepare,
     resamples,
 )
 from redsam.bench.table import REFERENCES, Table
@@ -47,10 +48,15 @@ def contrasts(tables: Sequence[Table]) -> list[JsonDict]:
     """
     groups: dict[str, list[Table]] = {}
     for one in tables:
-        spec = one.cell.spec()
-        del spec["protocol"]
-        groups.setdefault(digest(spec), []).append(one)
+        groups.setdefault(same_but_prompts(one.cell), []).append(one)
     return [entry for group in groups.values() for entry in _of_group(group)]
+
+
+def same_but_prompts(cell: Cell) -> str:
+    """What all cells have in common that are compared with this one."""
+    spec = cell.spec()
+    del spec["protocol"]
+    return digest(spec)
 
 
 def _of_group(group: Sequence[Table]) -> Iterator[JsonDict]:
@@ -76,6 +82,7 @@ def _pair(first: str, a: Table, second: str, b: Table) -> Iterator[JsonDict]:
             if cell.clean and (measure == "delta" or reference != REFERENCES[0]):
                 continue  # zero by definition
             sides = [_sums(t, shared, _values(t, measure, reference)) for t in (a, b)]
+            prepare(weights, [column for side in sides for column in side])
             found = difference_interval(sides[0], sides[1], weights)
             yield {
                 "name": f"{first} minus {second}",

@@ -25,7 +25,7 @@ from redsam.bench.progress import Progress
 from redsam.bench.replay import Replay, SourceMissing
 from redsam.bench.shots import Shot, Supply, attacked_record, jobs_of
 from redsam.bench.spec import Cell, JsonDict, canonical
-from redsam.bench.store import CellStore, RunStore, read_records
+from redsam.bench.store import CellStore, RunStore, scan
 from redsam.bench.weathered import Weathered
 from redsam.data import Dataset
 from redsam.errors import BudgetViolation
@@ -61,7 +61,7 @@ class Executor:
         """Bring one cell to its end; records that are there already stay."""
         store = self.store.cell(cell)
         try:
-            done = {r["sample"] for r in store.open(self.env)}
+            done = set(store.open(self.env))
             pending = [i for i, name in enumerate(self.dataset.ids) if name not in done]
             self.progress.cell(cell, label=label(cell), images=len(self.dataset), finished=len(done))
             work = _Work(run=self, cell=cell, store=store)
@@ -90,7 +90,7 @@ class Executor:
             return
         self._read.add(protocol)
         beside = replace(cell, probe=CLEAN, threat=None, joint=True)
-        for one in read_records(self.store.cell(beside).samples):
+        for one in scan(self.store.cell(beside).samples):
             if one["status"] == "ok" and (self.store.root / one["clean_image"]).exists():
                 self._clean[protocol, one["sample"]] = (recorded(one), one["clean_image"])
 

@@ -26,29 +26,31 @@ from redsam.storage import locked
 
 def read_records(path: Path) -> list[JsonDict]:
     """Records of a samples.jsonl in the order written, without a torn last line; InputError for a broken one before."""
-    return _parse(path)[0]
+    return list(scan(path))
 
 
-def _parse(path: Path) -> tuple[list[JsonDict], int]:
-    """Records, and the length in bytes of what is whole."""
+def scan(path: Path) -> Iterator[JsonDict]:
+    """The same one by one, so that a file of any size takes the memory of one record."""
+    return (record for record, _ in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[JsonDict, bytes]]:
+    """Each whole record and its line."""
     if not path.exists():
-        return [], 0
-    records: list[JsonDict] = []
-    whole = 0
-    lines = path.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        try:
-            if not line.endswith(b"\n"):
-                raise ValueError("no end of line")
-            records.append(json.loads(line))
-        except ValueError as error:
-            if number == len(lines):
-                break  # torn by a crash: the sample counts as not done
-            raise InputError(
-                f"{path}, line {number}: broken record.", hint="Delete that cell's folder; it will run again."
-            ) from error
-        whole += len(line)
-    return records, whole
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                if not line.endswith(b"\n"):
+                    raise ValueError("no end of line")
+                record = json.loads(line)
+            except ValueError as error:
+                if not file.read(1):
+                    return  # torn by a crash: the sample counts as not done
+                raise InputError(
+                    f"{path}, line {number}: broken record.", hint="Delete that cell's folder; it will run again."
+                ) from error
+            yield record, line
 
 
 class CellStore:
@@ -65,17 +67,21 @@ class CellStore:
         """Whether every sample has its record."""
         return (self.folder / "DONE").exists()
 
-    def open(self, env: Mapping[str, Any]) -> list[JsonDict]:
-        """Make the folder or go on with it: write spec and env, cut a torn line away, return the records there are."""
+    def open(self, env: Mapping[str, Any]) -> list[str]:
+        """Make the folder or go on with it: write spec and env, cut a torn line away, return the names of the samples
+        that have their record."""
         spec = self.folder / "spec.json"
         if not spec.exists():
             write_json(self.folder / "env.json", env)
             write_json(spec, self.cell.spec())
         with storing(self.samples):
-            records, whole = _parse(self.samples)
+            names, whole = [], 0
+            for record, line in _lines(self.samples):
+                names.append(str(record["sample"]))
+                whole += len(line)
             self._file = self.samples.open("ab", buffering=0)  # unbuffered: nothing waits for a later, failing flush
             self._file.truncate(whole)
-        return records
+        return names
 
     def append(self, record: JsonDict) -> None:
         """Add one record, on the disk when this returns. Its picture must have been put before."""

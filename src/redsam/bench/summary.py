@@ -1,4 +1,7 @@
-"""Aggregation: summary.json is a pure function of the records on disk. No model, no data set."""
+"""Aggregation: summary.json is a pure function of the records on disk. No model, no data set.
+
+Cells are read one by one, those that are compared with each other together; no more than these are in memory at once.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redsam.bench.contrasts import contrasts
+from redsam.bench.contrasts import contrasts, same_but_prompts
 from redsam.bench.files import read_json, write_json
 from redsam.bench.spec import SCHEMA, Cell, JsonDict
-from redsam.bench.statistics import Array, Interval, difference_interval, image_sums, mean_interval, resamples
-from redsam.bench.store import CellStore, RunStore, read_records
-from redsam.bench.table import GROUND_TRUTH, REFERENCES, Table, table
+from redsam.bench.statistics import (
+    Array,
+    Draws,
+    Interval,
+    difference_interval,
+    image_sums,
+    mean_interval,
+    prepare,
+    resamples,
+)
+from redsam.bench.store import CellStore, RunStore
+from redsam.bench.table import GROUND_TRUTH, REFERENCES, Table, read_table
 
 ALL_KINDS = "all"
 
@@ -57,12 +69,22 @@ def summarise(out: Path | str) -> Summary:
     """Read OUT/records, write OUT/summary.json and return it. Raises InputError where there are no records."""
     store = RunStore(out)
     cells = _in_plan_order(store)
-    tables = [table(c.cell, latest(read_records(c.samples))) for c in cells]
+    groups: dict[str, list[CellStore]] = {}
+    for one in cells:
+        groups.setdefault(same_but_prompts(one.cell), []).append(one)
+    rows: dict[str, list[JsonDict]] = {}
+    failures: dict[str, tuple[JsonDict, ...]] = {}
+    between: list[JsonDict] = []
+    for group in groups.values():
+        tables = [read_table(c.cell, c.samples) for c in group]
+        for c, t in zip(group, tables, strict=True):
+            rows[c.cell.id], failures[c.cell.id] = _rows(c, t), t.failures
+        between += contrasts(tables)
     summary = Summary(
         out=store.root,
-        cells=tuple(row for c, t in zip(cells, tables, strict=True) for row in _rows(c, t)),
-        contrasts=tuple(contrasts(tables)),
-        failures=tuple(f for t in tables for f in t.failures),
+        cells=tuple(row for c in cells for row in rows[c.cell.id]),
+        contrasts=tuple(between),
+        failures=tuple(f for c in cells for f in failures[c.cell.id]),
         unfinished=tuple(c.cell.id for c in cells if not c.done),
         env=_env(cells),
     )
@@ -94,17 +116,18 @@ def _rows(store: CellStore, data: Table) -> list[JsonDict]:
     """Rows of one cell: one for each prompt kind, and one over all of them where there are several."""
     kinds = sorted(set(data.kinds.tolist()))
     names = [*kinds, ALL_KINDS] if len(kinds) > 1 else kinds or [None]
+    weights = resamples(len(data.samples), seed=int(data.cell.id, 16)) if len(data.owner) else None
     rows = []
     for kind in names:
         chosen = data if kind in (ALL_KINDS, None) else data.where(data.kinds == kind)
         known = [ref for ref in REFERENCES if chosen.known(ref)]
         if data.cell.clean and GROUND_TRUTH in known:
             known = [GROUND_TRUTH]  # against itself a clean prediction is perfect: a row that says nothing
-        rows += [_row(store, chosen, kind, ref) for ref in known or REFERENCES[-1:]]
+        rows += [_row(store, chosen, kind, ref, weights) for ref in known or REFERENCES[-1:]]
     return rows
 
 
-def _row(store: CellStore, data: Table, kind: str | None, reference: str) -> JsonDict:
+def _row(store: CellStore, data: Table, kind: str | None, reference: str, weights: Array | Draws | None) -> JsonDict:
     cell = data.cell
     clean, adv = (data.column("iou", when, reference) for when in ("clean", "adv"))
     row: JsonDict = {
@@ -130,20 +153,28 @@ def _row(store: CellStore, data: Table, kind: str | None, reference: str) -> Jso
         "n_skipped": data.skipped,
         "n_gone": sum(kind in (ALL_KINDS, one) for one in data.gone),
     }
-    numbers: dict[str, tuple[NDArray[Any], Array | None]] = {
-        "miou_clean": (clean, None),
-        "miou_adv": (adv, None),
-        "delta": (clean, adv),
-        "asr50": (adv <= 0.5, None),
-        "asr10": (adv <= 0.1, None),
-        "asr50_clean": (clean <= 0.5, None),
-        "asr10_clean": (clean <= 0.1, None),
-        "biou_clean": (data.column("biou", "clean", reference), None),
-        "biou_adv": (data.column("biou", "adv", reference), None),
+    numbers: dict[str, NDArray[Any]] = {
+        "miou_clean": clean,
+        "miou_adv": adv,
+        "delta": clean,  # minus miou_adv
+        "asr50": adv <= 0.5,
+        "asr10": adv <= 0.1,
+        "asr50_clean": clean <= 0.5,
+        "asr10_clean": clean <= 0.1,
+        "biou_clean": data.column("biou", "clean", reference),
+        "biou_adv": data.column("biou", "adv", reference),
     }
-    weights = resamples(len(data.samples), seed=int(cell.id, 16)) if len(clean) else None
-    for name, (values, minus) in numbers.items():
-        row |= _spread(name, None if weights is None else _interval(data, values, minus, weights))
+    images = len(data.samples)
+    counts = image_sums(np.ones(len(clean)), data.owner, images)
+    sums = {name: image_sums(values, data.owner, images) for name, values in numbers.items()}
+    prepare(weights, [counts, *sums.values()])
+    for name in numbers:
+        found = None
+        if weights is not None and name == "delta":
+            found = difference_interval((sums[name], counts), (sums["miou_adv"], counts), weights)
+        elif weights is not None:
+            found = mean_interval(sums[name], counts, weights)
+        row |= _spread(name, found)
     for when, values in (("clean", clean), ("adv", adv)):
         row[f"sd_{when}"] = float(values.std()) if len(values) else None
     return row | data.costs()
@@ -153,15 +184,6 @@ def _attacker(cell: Cell) -> str | None:
     """Name of the protocol that the images were crafted with; None when no prompt had a part in them."""
     protocol = cell.probe["protocol"] if cell.replay else None if cell.threat is None else cell.protocol
     return protocol["name"] if protocol else None
-
-
-def _interval(data: Table, values: NDArray[Any], minus: Array | None, weights: Array) -> Interval:
-    images = len(data.samples)
-    counts = image_sums(np.ones(len(values)), data.owner, images)
-    sums = image_sums(values, data.owner, images)
-    if minus is None:
-        return mean_interval(sums, counts, weights)
-    return difference_interval((sums, counts), (image_sums(minus, data.owner, images), counts), weights)
 
 
 def _spread(name: str, found: Interval | None) -> JsonDict:

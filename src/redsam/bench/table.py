@@ -1,9 +1,11 @@
-"""The records of one cell as columns."""
+"""The records of one cell as columns: read one by one, so that a cell takes the memory of its numbers alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +13,24 @@ from numpy.typing import NDArray
 
 from redsam.bench.spec import Cell, JsonDict
 from redsam.bench.statistics import Array
+from redsam.bench.store import scan
 
 GROUND_TRUTH, CLEAN_PREDICTION = "ground truth", "clean prediction"
 REFERENCES = (GROUND_TRUTH, CLEAN_PREDICTION)
+COLUMNS = tuple(f"{m}_{pair}" for m in ("iou", "biou") for pair in ("clean_gt", "adv_gt", "adv_clean"))
+# Numbers of an adversarial image: the record's own, or those of its prompts where each has an image of its own.
+LOOKS = ("psnr", "ssim", "linf", "l2", "l0", "shift", "steps", "queries")
+WHOLE = ("l0", "steps", "queries")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table:
     """Prompts of the measured images of a cell.
 
-    samples: names of the measured images. owner: for each prompt the index of its image in them. kinds: its prompt
-    kind. columns: its numbers, NaN where not measured. images: the records of the measured images. failures: one entry
-    for each image that was not measured; failed and skipped count them. gone: kinds of the prompts that left their
-    (measured) image when a corruption moved its pixels.
+    samples: names of the measured images, sorted. owner: for each prompt the index of its image in them. kinds: its
+    prompt kind. columns: its numbers, NaN where not measured. psnr: of each image, NaN where there is none. spent: what
+    the images cost and how they look, see `costs`. failures: one entry for each image that was not measured; failed and
+    skipped count them. gone: kinds of the prompts that left their (measured) image when a corruption moved its pixels.
     """
 
     cell: Cell
@@ -31,7 +38,8 @@ class Table:
     owner: NDArray[np.int64]
     kinds: NDArray[np.str_]
     columns: dict[str, Array]
-    images: tuple[JsonDict, ...]
+    psnr: Array
+    spent: Mapping[str, Any]
     failures: tuple[JsonDict, ...]
     failed: int
     skipped: int
@@ -56,58 +64,134 @@ class Table:
     def costs(self) -> JsonDict:
         """What the images of the cell cost and how they look; means over adversarial images, maxima where the name says
         so. mse: of the values in [0, 1]. steps_mean, queries_mean: None where not counted."""
-        return {
-            "psnr": _mean(self._of_images("psnr")),
-            "ssim": _mean(self._of_images("ssim")),
-            "linf_max": max(self._of_images("linf"), default=None),
-            "l2_max": max(self._of_images("l2"), default=None),
-            "l0_max": max(self._of_images("l0"), default=None),
-            "shift_max": max(self._of_images("shift"), default=None),
-            "l0_mean": _mean(self._of_images("l0")),
-            "mse": _mean(self._mse()),
-            "steps_mean": _mean(self._of_images("steps")),
-            "queries_mean": _mean(self._of_images("queries")),
-            "seconds": sum(r["seconds"] for r in self.images if r.get("seconds") is not None),
-            "peak_mb": max((r["peak_mb"] for r in self.images if r.get("peak_mb") is not None), default=None),
-        }
-
-    def _of_images(self, name: str) -> list[float]:
-        return [one[name] for _, one in self._adversarial() if one.get(name) is not None]
-
-    def _mse(self) -> list[float]:
-        return [one["l2"] ** 2 / (3 * r["height"] * r["width"]) for r, one in self._adversarial()]
-
-    def _adversarial(self) -> Iterator[tuple[JsonDict, JsonDict]]:
-        """Record and numbers of every adversarial image: the record's own, or those of its prompts."""
-        for r in self.images:
-            apart = [p for p in r["prompts"] if "linf" in p]
-            yield from ((r, one) for one in apart or [r])
+        return dict(self.spent)
 
 
-COLUMNS = tuple(f"{m}_{pair}" for m in ("iou", "biou") for pair in ("clean_gt", "adv_gt", "adv_clean"))
+def table(cell: Cell, records: Iterable[JsonDict]) -> Table:
+    """Records of one cell to columns; of several records of one sample the last counts."""
+    made = _Columns()
+    for record in records:
+        made.add(record)
+    return made.table(cell)
 
 
-def table(cell: Cell, records: Sequence[JsonDict]) -> Table:
-    """Records of one cell, one for each sample, to columns."""
-    good = [r for r in records if r["status"] == "ok"]
-    prompts: list[tuple[int, Any]] = [(i, p) for i, r in enumerate(good) for p in r["prompts"] if not p.get("gone")]
-    return Table(
-        cell=cell,
-        samples=tuple(r["sample"] for r in good),
-        owner=np.array([i for i, _ in prompts], dtype=np.int64),
-        kinds=np.array([p["kind"] for _, p in prompts], dtype=np.str_),
-        columns={
-            name: np.array([np.nan if p[name] is None else p[name] for _, p in prompts], dtype=np.float64)
-            for name in COLUMNS
-        },
-        images=tuple(good),
-        failures=tuple(
-            {key: r[key] for key in ("cell", "sample", "status", "reason")} for r in records if r["status"] != "ok"
-        ),
-        failed=sum(r["status"] == "failed" for r in records),
-        skipped=sum(r["status"] == "skipped" for r in records),
-        gone=tuple(p["kind"] for r in good for p in r["prompts"] if p.get("gone")),
-    )
+def read_table(cell: Cell, path: Path) -> Table:
+    """The same of a samples.jsonl. Raises InputError for a broken one."""
+    return table(cell, scan(path))
+
+
+class _Columns:
+    """Numbers as they come, each with the number of its record; put in the order of the samples' names at the end."""
+
+    def __init__(self) -> None:
+        self.place: dict[str, int] = {}  # sample -> number of its last record
+        self.count = 0
+        self.good: set[int] = set()
+        self.rest: dict[int, JsonDict] = {}
+        self.gone: list[tuple[int, str]] = []
+        self.kinds: dict[str, int] = {}
+        self.prompts = {name: array("d") for name in COLUMNS}
+        self.prompt_of, self.kind_of = array("q"), array("H")
+        self.looks = {name: (array("q"), array("d")) for name in (*LOOKS, "mse", "seconds", "peak_mb")}
+        self.psnr = (array("q"), array("d"))
+
+    def add(self, record: JsonDict) -> None:
+        number, self.count = self.count, self.count + 1
+        earlier = self.place.get(record["sample"])
+        if earlier is not None:
+            self.good.discard(earlier)
+            self.rest.pop(earlier, None)
+        self.place[record["sample"]] = number
+        if record["status"] != "ok":
+            self.rest[number] = {key: record[key] for key in ("cell", "sample", "status", "reason")}
+            return
+        self.good.add(number)
+        for p in record["prompts"]:
+            if p.get("gone"):
+                self.gone.append((number, p["kind"]))
+                continue
+            self.prompt_of.append(number)
+            self.kind_of.append(self.kinds.setdefault(p["kind"], len(self.kinds)))
+            for name, column in self.prompts.items():
+                value = p[name]
+                column.append(np.nan if value is None else value)
+        for name in ("seconds", "peak_mb"):
+            self._look(name, number, record.get(name))
+        apart = [p for p in record["prompts"] if "linf" in p]
+        for one in apart or [record]:
+            for name in LOOKS:
+                self._look(name, number, one.get(name))
+            self._look("mse", number, one["l2"] ** 2 / (3 * record["height"] * record["width"]))
+        if record.get("psnr") is not None:
+            self.psnr[0].append(number)
+            self.psnr[1].append(record["psnr"])
+
+    def _look(self, name: str, number: int, value: float | None) -> None:
+        if value is not None:
+            owners, values = self.looks[name]
+            owners.append(number)
+            values.append(value)
+
+    def table(self, cell: Cell) -> Table:
+        names = sorted(self.place)
+        rank = np.full(self.count + 1, -1, dtype=np.int64)  # place of a record among the measured ones
+        samples = [name for name in names if self.place[name] in self.good]
+        rank[[self.place[name] for name in samples]] = np.arange(len(samples))
+        owner, order = _ordered(rank, self.prompt_of)
+        kinds = np.array(list(self.kinds), dtype=np.str_)[np.frombuffer(self.kind_of, dtype=np.uint16)[order]]
+        psnr = np.full(len(samples), np.nan)
+        where, found = _ordered(rank, self.psnr[0])
+        psnr[where] = _floats(self.psnr[1])[found]
+        failures = [self.rest[self.place[name]] for name in names if self.place[name] in self.rest]
+        looks = {name: self._sorted(rank, name) for name in self.looks}
+        gone = sorted((int(rank[number]), i, kind) for i, (number, kind) in enumerate(self.gone) if rank[number] >= 0)
+        return Table(
+            cell=cell,
+            samples=tuple(samples),
+            owner=owner,
+            kinds=kinds,
+            columns={name: _floats(values)[order] for name, values in self.prompts.items()},
+            psnr=psnr,
+            spent=_spent(looks),
+            failures=tuple(failures),
+            failed=sum(r["status"] == "failed" for r in failures),
+            skipped=sum(r["status"] == "skipped" for r in failures),
+            gone=tuple(kind for *_, kind in gone),
+        )
+
+    def _sorted(self, rank: NDArray[np.int64], name: str) -> Sequence[float]:
+        owners, values = self.looks[name]
+        numbers: list[float] = _floats(values)[_ordered(rank, owners)[1]].tolist()
+        return [int(n) for n in numbers] if name in WHOLE else numbers
+
+
+def _ordered(rank: NDArray[np.int64], owners: array[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(place of the image, index) of the entries of measured images, in the order of the images."""
+    places = rank[np.frombuffer(owners, dtype=np.int64)]
+    kept = np.flatnonzero(places >= 0)
+    order = kept[np.argsort(places[kept], kind="stable")]
+    return places[order], order
+
+
+def _floats(values: array[float]) -> Array:
+    return np.frombuffer(values, dtype=np.float64)
+
+
+def _spent(looks: Mapping[str, Sequence[float]]) -> JsonDict:
+    return {
+        "psnr": _mean(looks["psnr"]),
+        "ssim": _mean(looks["ssim"]),
+        "linf_max": max(looks["linf"], default=None),
+        "l2_max": max(looks["l2"], default=None),
+        "l0_max": max(looks["l0"], default=None),
+        "shift_max": max(looks["shift"], default=None),
+        "l0_mean": _mean(looks["l0"]),
+        "mse": _mean(looks["mse"]),
+        "steps_mean": _mean(looks["steps"]),
+        "queries_mean": _mean(looks["queries"]),
+        "seconds": sum(looks["seconds"]),
+        "peak_mb": max(looks["peak_mb"], default=None),
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

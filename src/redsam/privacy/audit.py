@@ -170,7 +170,7 @@ def _ask(
     progress.start(cells=1, finished=int(store.done), images=total)
     if store.done:
         return
-    done = {r["sample"] for r in store.open(env)}
+    done = set(store.open(env))
     progress.cell(store.cell, label="asking names", images=total, finished=len(done))
     tile = functools.lru_cache(maxsize=2048)(lambda path: photograph(path, geometry.tile))
     try:

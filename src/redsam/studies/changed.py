@@ -13,8 +13,7 @@ from redsam.bench.objects import Objects, find_objects
 from redsam.bench.plan import CLEAN, changes_of, make_plan
 from redsam.bench.presets import Asked, Change, Preset
 from redsam.bench.spec import JsonDict, canonical
-from redsam.bench.store import RunStore, read_records
-from redsam.bench.summary import latest
+from redsam.bench.store import RunStore
 from redsam.data import Dataset
 from redsam.models.values import Select
 from redsam.studies.base import Request
@@ -78,7 +77,7 @@ def ask(
             severity=cell.severity,
             victim=cell.who,
             protocol=cell.protocol["name"],
-            data=columns.table(cell, latest(read_records(store.cell(cell).samples))),
+            data=columns.read_table(cell, store.cell(cell).samples),
             rows=tuple(r for r in summary.cells if r["cell"] == cell.id),
         )
         for cell in plan.cells

@@ -14,9 +14,8 @@ from redsam.bench.files import read_json, write_bytes, write_json
 from redsam.bench.matrix import Entry
 from redsam.bench.presets import Asked, linf
 from redsam.bench.spec import JsonDict
-from redsam.bench.store import RunStore, read_records
-from redsam.bench.summary import latest
-from redsam.bench.table import GROUND_TRUTH, REFERENCES, table
+from redsam.bench.store import RunStore
+from redsam.bench.table import GROUND_TRUTH, REFERENCES, read_table
 from redsam.bench.table import Table as Columns
 from redsam.data import Dataset
 from redsam.defenses import DefendedSegmenter
@@ -166,7 +165,7 @@ class _Records:
     def of(self, entry: Entry) -> Columns:
         cell = entry.cell
         if cell.id not in self._known:
-            self._known[cell.id] = table(cell, latest(read_records(self.store.cell(cell).samples)))
+            self._known[cell.id] = read_table(cell, self.store.cell(cell).samples)
         return self._known[cell.id]
 
 

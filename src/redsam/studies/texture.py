@@ -97,7 +97,8 @@ class Texture(Study):
 def matched_images(field: Field) -> set[str]:
     """Images of a cell that were brought to the PSNR asked for."""
     assert field.severity is not None, "a clean cell matches nothing"
-    return {r["sample"] for r in field.data.images if met(r["psnr"], field.severity)}
+    looks = zip(field.data.samples, field.data.psnr.tolist(), strict=True)
+    return {name for name, psnr in looks if met(psnr, field.severity)}
 
 
 def draw(asked: Request, rows: Sequence[JsonDict], names: Sequence[str], textures: Sequence[str]) -> None:
