@@ -29,13 +29,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 import torch.nn.functional as F
 from faces import SEED, TRAINED, Board, Faces, draw_faces, draw_people, load_faces
+from loop import rate
 from objective import mask_loss
 from progress import Run
 from rich.console import Console
 from safetensors.torch import load_file
 from text import RECIPE, LabText, build
 from torch import Tensor
-from train import optimisers, rate
+from train import optimisers
 
 console = Console()
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "redsam" / "weights" / "lab-text"

@@ -54,6 +54,11 @@ class Run:
             for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
 
+    def note(self, score: dict[str, float], log: dict[str, float]) -> None:
+        """Add held-out scores to the history, and print them beside the running means of the training."""
+        self.history.append({"step": self.step, "minutes": round(self.spent, 1), **score})
+        print(json.dumps({**self.history[-1], "train": {k: round(v, 3) for k, v in log.items()}}), flush=True)
+
     def save(self, file: Path) -> None:
         """Everything that going on needs, written whole or not at all."""
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,7 @@ The weights delivered are an exponential moving average, in half precision: OUT/
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +17,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from init import initialise
+from loop import Log, console, until_spent
 from muon import Muon
 from objective import KINDS, loss_of
 from packed import Packed, draw, load_packed
 from progress import Run, ship
 from recipes import RECIPES, Recipe, build
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from team import Team, run
 from torch import nn
 from transfer import start_from
-
-console = Console()
 
 
 def optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -53,13 +47,6 @@ def optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
         Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay),
         torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98)),
     ]
-
-
-def rate(progress: float) -> float:
-    """Share of the peak rate: a short warm-up, flat, then down to nothing over the last 60 %."""
-    if progress < 0.02:
-        return progress / 0.02
-    return 1.0 if progress < 0.4 else 0.5 * (1 + math.cos(math.pi * (progress - 0.4) / 0.6))
 
 
 @torch.no_grad()
@@ -117,39 +104,17 @@ def train(team: Team, args: argparse.Namespace, packed: Packed, watching: Packed
     }  # fmt: skip
     if team.leads:
         console.print(f"{recipe.name}: {size / 1e6:.2f} M parameters, {len(packed.images)} images")
-    began, saved_at = time.monotonic() - 60 * now.spent, time.monotonic()
-    log: dict[str, float] = {}
-    percent = TextColumn("{task.percentage:.1f} %")
-    columns = (TextColumn("{task.description}"), BarColumn(), percent, TimeElapsedColumn())
 
-    def note() -> None:
+    def step(progress: float) -> Log:
+        return one_step(now, packed, team=team, count=count // team.size, side=side, progress=progress)
+
+    def keep(log: Log, finished: bool) -> None:
         score = held_out_score(now.average, watching, side=side)
-        now.history.append({"step": now.step, "minutes": round(now.spent, 1), **score})
-        console.print(json.dumps({**now.history[-1], "train": {k: round(v, 3) for k, v in log.items()}}))
+        now.note(score, log)
+        now.save(out / "state.pt")
+        ship(now, out, recipe, facts if finished else facts | {"unfinished": True})
 
-    with Progress(*columns, console=console, disable=not (console.is_terminal and team.leads)) as bar:
-        task = bar.add_task(recipe.name, total=1.0)
-        while True:
-            now.spent = team.agree((time.monotonic() - began) / 60)
-            progress = max(now.step / args.steps, now.spent / args.minutes)
-            if progress >= 1:
-                break
-            for opt in now.opts:
-                for group in opt.param_groups:
-                    group["lr"] = rate(progress) * (args.lr or recipe.lr)
-            seen = one_step(now, packed, team=team, count=count // team.size, side=side, progress=progress)
-            for kind, value in seen.items():
-                log[kind] = 0.98 * log.get(kind, value) + 0.02 * value
-            bar.update(task, completed=progress, description=f"{recipe.name} step {now.step} loss {log['loss']:.3f}")
-            if team.leads and time.monotonic() - saved_at > 60 * args.save:
-                saved_at = time.monotonic()
-                note()
-                now.save(out / "state.pt")
-                ship(now, out, recipe, facts | {"unfinished": True})
-    if team.leads:
-        note()
-        ship(now, out, recipe, facts)
-        console.print(f"{out}: {json.dumps(now.history[-1])}")
+    until_spent(now, args, name=recipe.name, lr=args.lr or recipe.lr, step=step, keep=keep, team=team)
 
 
 def main() -> None:

@@ -9,9 +9,7 @@ copy these into src/redsam/weights/lab-text: `redsam.models.load("lab-text")` fi
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,12 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from loop import ALONE, Log, console, until_spent
 from progress import Run, ship
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from team import Team, run
 from text import RECIPE, LabText, Named, build, draw, load_named, loss_of
-from train import optimisers, rate
+from train import optimisers
 
-console = Console()
-ALONE = Team()
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "redsam" / "weights" / "lab-b"
 
 
@@ -92,40 +87,17 @@ def train(team: Team, args: argparse.Namespace, named: Named, watching: Named) -
     }  # fmt: skip
     if team.leads:
         console.print(f"{RECIPE.name}: {size / 1e6:.2f} M parameters, {len(named.groups)} photographs")
-    began, saved_at = time.monotonic() - 60 * now.spent, time.monotonic()
-    log: dict[str, float] = {}
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn(),
-    )  # fmt: skip
 
-    def note(batches: int) -> None:
+    def step(_: float) -> Log:
+        return one_step(now, named, count=count // team.size, team=team)
+
+    def keep(log: Log, finished: bool) -> None:
         average: Any = now.average
-        seen = held_out_score(average, watching, batches=batches)
-        now.history.append({"step": now.step, "minutes": round(now.spent, 1), **seen})
-        console.print(json.dumps({**now.history[-1], "train": {k: round(v, 3) for k, v in log.items()}}))
-
-    with Progress(*columns, console=console, disable=not (console.is_terminal and team.leads)) as bar:
-        task = bar.add_task(RECIPE.name, total=1.0)
-        while True:
-            now.spent = team.agree((time.monotonic() - began) / 60)
-            progress = max(now.step / args.steps, now.spent / args.minutes)
-            if progress >= 1:
-                break
-            for opt in now.opts:
-                for group in opt.param_groups:
-                    group["lr"] = rate(progress) * (args.lr or RECIPE.lr)
-            for key, value in one_step(now, named, count=count // team.size, team=team).items():
-                log[key] = 0.98 * log.get(key, value) + 0.02 * value
-            bar.update(task, completed=progress, description=f"{RECIPE.name} step {now.step} loss {log['loss']:.3f}")
-            if team.leads and time.monotonic() - saved_at > 60 * args.save:
-                saved_at = time.monotonic()
-                note(2)
-                now.save(out / "state.pt")
-                ship(now, out, RECIPE, facts | {"unfinished": True})
-    if team.leads:
-        note(6)
+        now.note(held_out_score(average, watching, batches=6 if finished else 2), log)
         now.save(out / "state.pt")
-        ship(now, out, RECIPE, facts)
+        ship(now, out, RECIPE, facts if finished else facts | {"unfinished": True})
+
+    until_spent(now, args, name=RECIPE.name, lr=args.lr or RECIPE.lr, step=step, keep=keep, team=team)
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
