@@ -4,15 +4,18 @@ the worst for the rule. Picked from the cells the verdict rests on, by the drop 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redsam.report.pictures import Mask, amplified, decode_rle, mask_uri, photo_uri, read_rgb
-from redsam.report.reading import GROUND_TRUTH, Row, Run, number, records
+from redsam.report.reading import GROUND_TRUTH, Row, Run, located, number, record_at
 
 WORST = 4
 HERO_SIDE = 960  # the one large photograph at the top; the others are thumbnails
@@ -41,8 +44,18 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overlay:
+    """What is drawn over a photograph: the outline of the ground truth (data URI) and the prompt, in pixels."""
+
+    outline: str | None
+    points: tuple[tuple[float, float, bool], ...]
+    box: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Case:
-    """One picture of the page. Images are data URIs, shapes are in original pixels (width x height)."""
+    """One picture of the page. Images are data URIs, shapes are in original pixels (width x height). moved: the overlay
+    of the changed photograph, where the change moved pixels; None where `asked` lies on both."""
 
     role: str
     candidate: Candidate
@@ -54,25 +67,28 @@ class Case:
     factor: int
     mask_clean: str | None
     mask_adv: str | None
-    mask_gt: str | None
-    points: tuple[tuple[float, float, bool], ...]
-    box: tuple[float, float, float, float] | None
+    asked: Overlay
+    moved: Overlay | None
     cut: int
     file: str
 
 
 def pick(run: Run, headline: Sequence[Row], *, worst: int = WORST) -> list[Case]:
     """Cases of the headline cells, ready to draw. Where a picture cannot be read the next one steps in."""
-    pool = [c for row in headline for c in _candidates(run, row)]
-    if not pool:
+    pool = _Pool(run)
+    for row in headline:
+        pool.add(row)
+    if not pool.places:
         return []
+    drops = pool.drops()
     used: set[str] = set()
     cases: list[Case] = []
 
-    def take(role: str, ordered: Sequence[Candidate], count: int) -> None:
-        for candidate in ordered:
+    def take(role: str, ordered: Iterable[int], count: int) -> None:
+        for index in ordered:
             if count == 0:
                 return
+            candidate = pool.candidate(index)
             if candidate.sample in used:
                 continue
             case = _draw(run, candidate, role, hero=not cases)
@@ -81,30 +97,60 @@ def pick(run: Run, headline: Sequence[Row], *, worst: int = WORST) -> list[Case]
                 cases.append(case)
                 count -= 1
 
-    images = len({c.sample for c in pool})
-    take("worst", sorted(pool, key=lambda c: -c.drop), max(1, min(worst, images - 2)))
-    middle = statistics.median(c.drop for c in pool)
-    take("typical", sorted(pool, key=lambda c: abs(c.drop - middle)), 1)
-    take("held best", sorted((c for c in pool if c.before >= DECENT), key=lambda c: c.drop), 1)
+    take("worst", _rising(-drops), max(1, min(worst, len(pool.samples) - 2)))
+    middle = statistics.median(drops.tolist())
+    take("typical", _rising(np.abs(drops - middle)), 1)
+    decent = np.flatnonzero(np.frombuffer(pool.before) >= DECENT)
+    take("held best", decent[_rising(drops[decent])], 1)
     return cases
 
 
-def _candidates(run: Run, row: Row) -> list[Candidate]:
-    truth = row.reference == GROUND_TRUTH
-    found = []
-    for record in records(run, row.cell):
-        if record.get("status") != "ok":
-            continue
-        for prompt in record.get("prompts") or ():
-            if not isinstance(prompt, dict) or not _file(record, prompt):
+def _rising(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.argsort(values, kind="stable")
+
+
+class _Pool:
+    """Every attacked prompt of the headline cells: what it lost and where its record is, a few numbers each."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.rows: list[Row] = []
+        self.places, self.prompts, self.row_of = array("q"), array("q"), array("q")
+        self.before, self.after = array("d"), array("d")
+        self.samples: set[str] = set()
+
+    def add(self, row: Row) -> None:
+        """The prompts of one row."""
+        self.rows.append(row)
+        truth = row.reference == GROUND_TRUTH
+        for place, record in located(self.run, row.cell):
+            if record.get("status") != "ok":
                 continue
-            if str(prompt.get("kind", row.prompt)) != row.prompt:
-                continue
-            before = number(prompt.get("iou_clean_gt")) if truth else 1.0
-            after = number(prompt.get("iou_adv_gt" if truth else "iou_adv_clean"))
-            if before is not None and after is not None:
-                found.append(Candidate(row=row, record=record, prompt=prompt, before=before, after=after))
-    return found
+            for k, prompt in enumerate(record.get("prompts") or ()):
+                if not isinstance(prompt, dict) or not _file(record, prompt):
+                    continue
+                if str(prompt.get("kind", row.prompt)) != row.prompt:
+                    continue
+                before = number(prompt.get("iou_clean_gt")) if truth else 1.0
+                after = number(prompt.get("iou_adv_gt" if truth else "iou_adv_clean"))
+                if before is not None and after is not None:
+                    self.samples.add(str(record.get("sample", "")))
+                    self.places.append(place)
+                    self.prompts.append(k)
+                    self.row_of.append(len(self.rows) - 1)
+                    self.before.append(before)
+                    self.after.append(after)
+
+    def drops(self) -> NDArray[np.float64]:
+        """How much IoU the attack took of each."""
+        return np.frombuffer(self.before) - np.frombuffer(self.after)
+
+    def candidate(self, index: int) -> Candidate:
+        """One of them, its record read again."""
+        row = self.rows[self.row_of[index]]
+        record = record_at(self.run, row.cell, self.places[index])
+        prompt = record["prompts"][self.prompts[index]]
+        return Candidate(row=row, record=record, prompt=prompt, before=self.before[index], after=self.after[index])
 
 
 def _file(record: Mapping[str, Any], prompt: Mapping[str, Any]) -> Any:
@@ -127,9 +173,11 @@ def _draw(run: Run, candidate: Candidate, role: str, *, hero: bool) -> Case | No
     side = HERO_SIDE if hero else 480
     diff, factor = amplified(clean, adv)
     height, width = clean.shape[:2]
-    masks = {key: sized_mask(candidate.prompt.get(f"rle_{key}"), (height, width)) for key in ("clean", "adv", "gt")}
-    geometry = candidate.prompt.get("geometry")
-    points, box = prompt_shape(geometry if isinstance(geometry, dict) else {})
+    told = candidate.prompt
+    masks = {key: sized_mask(told.get(f"rle_{key}"), (height, width)) for key in ("clean", "adv", "gt")}
+    shown = partial(_overlay, size=(height, width), side=side)
+    pixels_moved = "rle_clean_moved" in told
+    given = told.get("geometry_given") if pixels_moved else None
     return Case(
         role=role,
         candidate=candidate,
@@ -141,12 +189,17 @@ def _draw(run: Run, candidate: Candidate, role: str, *, hero: bool) -> Case | No
         factor=factor,
         mask_clean=None if masks["clean"] is None else mask_uri(masks["clean"], side=side),
         mask_adv=None if masks["adv"] is None else mask_uri(masks["adv"], side=side),
-        mask_gt=None if masks["gt"] is None else mask_uri(masks["gt"], side=side, outline=True),
-        points=points,
-        box=box,
+        asked=shown(told.get("rle_gt"), given or told.get("geometry")),
+        moved=shown(told.get("rle_gt_moved"), told.get("geometry")) if pixels_moved else None,
         cut=_cut([m for m in (masks["gt"], masks["clean"]) if m is not None and m.any()]),
         file=adv_path.relative_to(run.out.resolve()).as_posix(),
     )
+
+
+def _overlay(code: Any, geometry: Any, *, size: tuple[int, int], side: int) -> Overlay:
+    mask = sized_mask(code, size)
+    points, box = prompt_shape(geometry if isinstance(geometry, dict) else {})
+    return Overlay(outline=None if mask is None else mask_uri(mask, side=side, outline=True), points=points, box=box)
 
 
 def inside(out: Path, relative: Sequence[Any]) -> Path | None:

@@ -8,16 +8,16 @@ lost over all corruptions, and of each the largest object whose clean mask is de
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from redsam.report.cases import DECENT, inside, prompt_shape, sized_mask
 from redsam.report.chart import Curve, Point, small_svg
 from redsam.report.pictures import edge_uri, photo_uri, read_rgb
-from redsam.report.reading import GROUND_TRUTH, Row, Run, number, records
+from redsam.report.reading import GROUND_TRUTH, Row, Run, located, number
 from redsam.report.verdict import MIXED, Verdict, n_text, plural
 
 ROLES = ("loses most", "typical", "holds best")
@@ -129,42 +129,55 @@ def _curve(rows: Sequence[Row], kind: str) -> Curve:
 def _grids(run: Run, rows: Sequence[Row]) -> list[Grid]:
     """Up to three photographs of one model."""
     field = "iou_adv_gt" if rows[0].reference == GROUND_TRUTH else "iou_adv_clean"
-    found: Found = {}
+    known: dict[str, _Lost] = {}
     for row in rows:
-        found[row.cell] = {
-            f"{r.get('sample')}#{p.get('prompt')}": (r, p)
-            for r in records(run, row.cell)
-            if r.get("status") == "ok"
-            for p in r.get("prompts") or ()
-            if isinstance(p, dict) and str(p.get("kind", row.prompt)) == row.prompt
-        }
-    picked = _pick(found, field)
+        cell: dict[str, tuple[_Lost, float | None]] = {}
+        for key, record, prompt in _prompts(run, row):
+            sample, worth = str(record.get("sample")), _worth(prompt, field)
+            cell[key] = _Lost(sample, _before(prompt, field), worth, []), number(prompt.get(field))
+        for key, (one, after) in cell.items():
+            drops = known[key].drops if key in known else []
+            known[key] = one._replace(drops=drops)
+            if after is not None:
+                drops.append((one.before or 0.0) - after)
+    picked = _pick(known)
     tiles = len({(r.label, r.severity) for r in rows}) + 1
-    grids = []
-    for role, key in picked[: max(1, MOST_TILES // tiles)]:
-        grid = _grid(run, rows, found, key, field, role)
-        if grid is not None:
-            grids.append(grid)
-    return grids
+    picked = picked[: max(1, MOST_TILES // tiles)]
+    keys = {key for _, key in picked}
+    samples = {known[key].sample for key in keys}
+    found: Found = {
+        row.cell: {key: (r, p) for key, r, p in _prompts(run, row, naming=samples) if key in keys} for row in rows
+    }
+    grids = [_grid(run, rows, found, key, field, role) for role, key in picked]
+    return [grid for grid in grids if grid is not None]
 
 
-def _pick(found: Found, field: str) -> list[tuple[str, str]]:
+class _Lost(NamedTuple):
+    """What decides whether a prompt is shown. drops: its loss in each cell."""
+
+    sample: str
+    before: float | None
+    worth: tuple[bool, float]
+    drops: list[float]
+
+
+def _prompts(
+    run: Run, row: Row, naming: Collection[str] = ()
+) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """sample#prompt, record and prompt of the row's measured prompts."""
+    for _, r in located(run, row.cell, naming=naming):
+        for p in (r.get("prompts") or ()) if r.get("status") == "ok" else ():
+            if isinstance(p, dict) and str(p.get("kind", row.prompt)) == row.prompt:
+                yield f"{r.get('sample')}#{p.get('prompt')}", r, p
+
+
+def _pick(known: Mapping[str, _Lost]) -> list[tuple[str, str]]:
     """(role, sample#prompt), one a photograph."""
-    every = {key: pair for cell in found.values() for key, pair in cell.items()}
     best: dict[str, str] = {}
-    for key, (record, prompt) in every.items():
-        sample, known = str(record.get("sample")), best.get(str(record.get("sample")))
-        if known is None or _worth(prompt, field) > _worth(every[known][1], field):
-            best[sample] = key
-    lost = {}
-    for key in best.values():
-        drops = [
-            (_before(prompt, field) or 0.0) - after
-            for cell in found.values()
-            if key in cell and (after := number((prompt := cell[key][1]).get(field))) is not None
-        ]
-        if drops:
-            lost[key] = statistics.fmean(drops)
+    for key, one in known.items():
+        if one.sample not in best or one.worth > known[best[one.sample]].worth:
+            best[one.sample] = key
+    lost = {key: statistics.fmean(known[key].drops) for key in best.values() if known[key].drops}
     order = sorted(lost, key=lambda key: -lost[key])
     if len(order) < len(ROLES):
         return list(zip(ROLES, order, strict=False))

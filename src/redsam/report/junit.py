@@ -10,10 +10,11 @@ import operator
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from redsam.errors import InputError
 from redsam.registry import unknown
-from redsam.report.reading import Row, Run, number, records
+from redsam.report.reading import Row, Run, failures, number
 
 COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
@@ -59,6 +60,10 @@ def junit(run: Run, gates: Mapping[str, str] | None = None) -> str:
     checks = {name: _gate(name, text) for name, text in (gates or {}).items()}
     root = ET.Element("testsuites", name="redsam")
     suites: dict[str, ET.Element] = {}
+    broken: dict[str, list[Mapping[str, Any]]] = {}
+    for one in failures(run):
+        if one.get("status") == "failed":
+            broken.setdefault(str(one.get("cell")), []).append(one)
     by_cell: dict[str, list[Row]] = {}
     for row in run.rows:
         by_cell.setdefault(row.cell, []).append(row)
@@ -68,7 +73,7 @@ def junit(run: Run, gates: Mapping[str, str] | None = None) -> str:
         suite = suites.get(model)
         if suite is None:
             suite = suites[model] = ET.SubElement(root, "testsuite", name=_clean(model))
-        _case(suite, run, cell, rows, checks)
+        _case(suite, run, cell, rows, checks, broken.get(cell, []))
     for element in (*suites.values(), root):
         cases = list(element.iter("testcase"))
         element.set("tests", str(len(cases)))
@@ -80,7 +85,10 @@ def junit(run: Run, gates: Mapping[str, str] | None = None) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _case(suite: ET.Element, run: Run, cell: str, rows: Sequence[Row], checks: Mapping[str, tuple[str, float]]) -> None:
+def _case(
+    suite: ET.Element, run: Run, cell: str, rows: Sequence[Row], checks: Mapping[str, tuple[str, float]],
+    failed: Sequence[Mapping[str, Any]],
+) -> None:  # fmt: skip
     spec = run.specs.get(cell, {})
     probe = rows[0].label if rows else str((spec.get("probe") or {}).get("name") or "none")
     label = " ".join(dict.fromkeys([probe, *([rows[0].budget, rows[0].protocol] if rows else []), f"[{cell}]"]))
@@ -95,7 +103,6 @@ def _case(suite: ET.Element, run: Run, cell: str, rows: Sequence[Row], checks: M
             if value is not None:
                 name = f"{row.reference}/{row.prompt}/{key}"
                 ET.SubElement(properties, "property", name=_clean(name), value=repr(value))
-    failed = [r for r in records(run, cell) if r.get("status") == "failed"]
     problems = [f"{r.get('sample')}: {r.get('reason') or 'no reason was recorded'}" for r in failed[:FAILURES_NAMED]]
     n_failed = max(len(failed), *(r.n_failed for r in rows), 0)
     if n_failed:

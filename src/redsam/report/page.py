@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from redsam.report import verdict as judge
 from redsam.report.cases import pick
 from redsam.report.conditions import conditions
 from redsam.report.panels import contrast_sections, curve_panels
-from redsam.report.reading import GROUND_TRUTH, Row, Run, budget_text, number, records
+from redsam.report.reading import GROUND_TRUTH, Row, Run, budget_text, failures, number
 from redsam.report.templating import asset, render
 from redsam.report.verdict import plural, span, verdicts
 
@@ -32,7 +32,7 @@ class Table:
 
 def page(run: Run) -> str:
     """The whole HTML document as text."""
-    judged = verdicts(run.rows)
+    judged, failed = verdicts(run.rows), _failures(run)
     headline = [row for v in judged for row in v.headline]
     cases = pick(run, headline)
     script = asset("script.js")
@@ -55,8 +55,8 @@ def page(run: Run) -> str:
         several=len(judged) > 1,
         weak={id(r) for r in run.rows if judge.is_weak(r)},
         bars=judge.BARS,
-        failures=_failures(run)[:FAILURES_SHOWN],
-        n_failures=len(_failures(run)),
+        failures=failed[:FAILURES_SHOWN],
+        n_failures=len(failed),
         unfinished=run.unfinished,
         protocol=_protocol(run),
         env=_flat({k: v for k, v in run.env.items() if k != "command"}),
@@ -90,14 +90,8 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
 
 def _failures(run: Run) -> list[dict[str, str]]:
     """Failed and skipped images with their reasons, one line for an image that failed alike in several cells."""
-    source: Iterable[Mapping[str, Any]] = run.failures or (
-        {"cell": cell, **r}
-        for cell in sorted(run.specs)
-        for r in records(run, cell)
-        if r.get("status") in ("failed", "skipped")
-    )
     cells: dict[tuple[str, str, str], dict[str, None]] = {}
-    for f in source:
+    for f in failures(run):
         key = (
             str(f.get("sample", "")),
             str(f.get("status", "failed")),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,18 +144,49 @@ def read_run(out: Path) -> Run:
 
 
 def records(run: Run, cell: str) -> Iterator[dict[str, Any]]:
-    """The image records of a cell, in file order; a line torn by a killed run is passed over."""
+    """The image records of a cell one by one, in file order; a line torn by a killed run is passed over."""
+    return (record for _, record in located(run, cell))
+
+
+def located(run: Run, cell: str, *, naming: Collection[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same, each with the place where it begins, for `record_at`. naming: only images of these names."""
     path = run.out / "records" / cell / "samples.jsonl"
     if not path.is_file():
         return
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    wanted = [json.dumps(name, ensure_ascii=ascii).encode() for name in naming for ascii in (True, False)]
+    place = 0
+    with path.open("rb") as lines:
         for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
+            here, place = place, place + len(line)
+            if wanted and not any(name in line for name in wanted):
                 continue
-            if isinstance(record, dict):
-                yield record
+            record = _record(line)
+            if record is not None and (not naming or record.get("sample") in naming):
+                yield here, record
+
+
+def record_at(run: Run, cell: str, place: int) -> dict[str, Any]:
+    """The record that begins there."""
+    with (run.out / "records" / cell / "samples.jsonl").open("rb") as lines:
+        lines.seek(place)
+        return _record(lines.readline()) or {}
+
+
+def failures(run: Run) -> Iterator[Mapping[str, Any]]:
+    """Images that were not measured, with their `cell` and the reason: as the summary says, else from the records."""
+    if "failures" in run.summary:
+        yield from run.failures
+        return
+    for cell in sorted(run.specs):
+        yield from ({"cell": cell, **r} for r in records(run, cell) if r.get("status") in ("failed", "skipped"))
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line.decode("utf-8", "replace"))
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _json(path: Path) -> Any:
