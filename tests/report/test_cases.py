@@ -65,9 +65,11 @@ def test_where_pixels_moved_there_are_two_overlays(tmp_path: Path) -> None:
         assert case.moved is not None and case.asked.box != case.moved.box
         assert case.moved.box == tuple(prompt["geometry"]["box"])
         assert case.asked.box == tuple(prompt["geometry_given"]["box"])
-        for overlay, code in ((case.asked, prompt["rle_gt"]), (case.moved, prompt["rle_gt_moved"])):
-            assert np.abs(outlined(overlay.outline) - filled(code)).max() < 0.0079  # half a pixel of 64
-        assert np.abs(filled(prompt["rle_gt"]) - filled(prompt["rle_gt_moved"])).max() > 0.015  # a pixel
+        own, other = filled(prompt["rle_gt"]), filled(prompt["rle_gt_moved"])
+        assert np.abs(own - other).max() > 0.015  # a pixel of 64
+        for overlay, near, far in ((case.asked, own, other), (case.moved, other, own)):
+            line = outlined(overlay.outline)
+            assert np.abs(line - near).max() < 0.015 and np.abs(line - near).sum() < np.abs(line - far).sum()
     html = render(tmp_path / "out").read_text(encoding="utf-8")
     assert html.count('<div class="before">') == len(found) and html.count('<svg class="prompt"') >= 2 * len(found)
 
