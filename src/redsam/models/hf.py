@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from redsam.errors import InputError
+from redsam.models import attention
 from redsam.models.base import Segmenter
 from redsam.models.geometry import IMAGENET_MEAN, IMAGENET_STD, Frame, Kind, Rgb
 from redsam.models.values import ModelPrompts
@@ -34,6 +35,7 @@ class TransformersSegmenter(Segmenter):
     def __init__(self, model: nn.Module, *, name: str, checkpointing: bool = False) -> None:
         super().__init__(model, name=name)
         self.net = cast(Any, model)  # transformers' models are untyped
+        attention.use(model)
         if checkpointing:
             checkpoint_blocks(self.blocks())
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from redsam.errors import CheckpointError, InputError, UnknownName
+from redsam.models.attention import Attention, use
 from redsam.models.base import Segmenter
 from redsam.models.checkpoints import read_config, read_network, read_processor, read_tokenizer
 from redsam.models.geometry import Rgb
@@ -43,6 +44,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     checkpointing: bool = False,
+    attention: Attention | None = None,
     name: str | None = None,
 ) -> Segmenter:
     """A Segmenter from a lab name, a hub id, a `save_pretrained` folder, a Meta .pth of SAM, or a module in memory.
@@ -52,7 +54,8 @@ def load(
 
     A module in memory is used as it is, set to eval and frozen. dtype: float32 unless given, a module's own for a
     module. checkpointing: recompute the encoder's activations in the backward pass (less memory, more time, same
-    numbers). name: what reports call it, by default the hub id or the
+    numbers). attention: how SAM's encoder computes its attention (attention.py); None and "auto" take what is fastest,
+    "official" is transformers' own code. name: what reports call it, by default the hub id or the
     last part of the path: where a model lies is no part of what it is.
     Raises UnknownName (nothing of that name), InputError (no such path), CheckpointError (not weights, not the weights
     the architecture asks for, or not finite), MissingExtra (family needs another package).
@@ -66,13 +69,16 @@ def load(
             # The last parameter is the decoder's; the first may be a position encoding kept in float32.
             dtype=dtype or list(spec.parameters())[-1].dtype,
             checkpointing=checkpointing,
+            attention=attention,
         )
     text = str(spec)
     prefix, colon, rest = text.partition(":")
     if isinstance(spec, str) and colon and prefix in ("grounded", "grounded-frozen", "text"):
         from redsam.models.loading_text import load_text
 
-        return load_text(prefix, rest, device=device, dtype=dtype, checkpointing=checkpointing, name=name)
+        found = load_text(prefix, rest, device=device, dtype=dtype, checkpointing=checkpointing, name=name)
+        use(found.model, attention)
+        return found
     source = resolve(spec)
     family: type[TransformersSegmenter]
     if isinstance(source, Path) and source.is_file():
@@ -82,8 +88,9 @@ def load(
     wanted = dtype or torch.float32
     called = name or (source.resolve().name if isinstance(source, Path) else text)
     return finish(
-        model, family, name=called, device=device, dtype=wanted, checkpointing=checkpointing, processor=processor
-    )
+        model, family, name=called, device=device, dtype=wanted, checkpointing=checkpointing, attention=attention,
+        processor=processor,
+    )  # fmt: skip
 
 
 def resolve(spec: str | Path) -> Path | str:
@@ -145,6 +152,7 @@ def finish(
     device: str | torch.device,
     dtype: torch.dtype,
     checkpointing: bool,
+    attention: Attention | None = None,
     processor: dict[str, Any] | None = None,
 ) -> Segmenter:
     """Check that every weight is finite, cast, move, wrap."""
@@ -152,6 +160,7 @@ def finish(
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckpointError(f"The weight '{key}' of '{name}' is not finite (NaN or infinity).")
     segmenter = family(cast_model(model, device=device, dtype=dtype), name=name, checkpointing=checkpointing)
+    use(segmenter.model, attention)
     for key, attribute in (("image_mean", "mean"), ("image_std", "std")):
         value = (processor or {}).get(key)
         if isinstance(value, list) and len(value) == 3:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from redsam.errors import InputError
+from redsam.models.attention import officially
 from redsam.models.geometry import Frame
 from redsam.models.prediction import Prediction, select_logits
 from redsam.models.values import Encoding, Hooks, Images, Masks, ModelPrompts, Select
@@ -35,7 +36,8 @@ def encode(segmenter: Hooks, images: Images, *, exact: bool = False) -> Encoding
         pixels.append(frame.fit_exact(_lattice(stack)) if exact else frame.fit(stack))
         frames += [frame] * len(stack)
     batch = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
-    features, extra = segmenter._embed(batch.to(segmenter.dtype))
+    with officially(exact):
+        features, extra = segmenter._embed(batch.to(segmenter.dtype))
     return Encoding(features=features, extra=extra, frames=tuple(frames), images=tuple(kept), exact=exact)
 
 
