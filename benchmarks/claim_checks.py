@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -127,7 +127,14 @@ def _fields(found: Matrix, crafted: str = "") -> Iterator[dict[str, str]]:
 
 
 def judged(table: Bank, checked: Bank) -> dict[str, list[Contrast]]:
-    """What each check found. table: records of the attack table."""
+    """What each check found that was run. table: records of the attack table."""
+    found: dict[str, Callable[[Bank, Bank], list[Contrast]]] = {
+        "cross-prompt": _told_crossed, "figa": _told_figa, "black-box": _told_black_box,
+    }  # fmt: skip
+    return {name: told(table, checked) for name, told in found.items() if any(f.run == name for f in checked)}
+
+
+def _told_crossed(table: Bank, checked: Bank) -> list[Contrast]:
     singles = strangers(table)
     crossed = []
     for label, _, _ in CROSSED:
@@ -142,14 +149,18 @@ def judged(table: Bank, checked: Bank) -> dict[str, list[Contrast]]:
             for kind in kinds
             for c in [unseen(mine, [f for f in singles if f.tested in kind])]
         ]
+    return crossed
+
+
+def _told_figa(table: Bank, checked: Bank) -> list[Contrast]:
     whole = [f for f in table if f.run == "figa-sweep" and f.attack == ALL_PIXELS]
     some = [replace(f, run="figa-sweep") for f in checked if f.run == "figa"]
+    return [c for group in few_pixels([*whole, *some]) for c in group]
+
+
+def _told_black_box(_: Bank, checked: Bank) -> list[Contrast]:
     score = [replace(f, run="score") for f in checked if f.run == "black-box"]
-    return {
-        "cross-prompt": crossed,
-        "figa": [c for group in few_pixels([*whole, *some]) for c in group],
-        "black-box": [near_clean(score, name) for name in (NOISE, *(f"pgd from {s}" for s in SURROGATES))],
-    }
+    return [near_clean(score, name) for name in (NOISE, *(f"pgd from {s}" for s in SURROGATES))]
 
 
 def markdown(found: Mapping[str, Sequence[Contrast]]) -> str:
@@ -180,7 +191,7 @@ def main() -> None:
     todo = [c for c in checks(args.limit) if c.name in args.only]
     wrong = run_all(todo, partial(work, args=args), name=str, jobs=args.jobs, threads=args.threads)
     if wrong:
-        raise SystemExit("; ".join(wrong))
+        raise SystemExit(f"{'; '.join(wrong)}: the same command again goes on.")
     found = judged(bank(args.table), bank(args.work))
     told = {name: [asdict(c) | {"verdict": c.verdict} for c in contrasts] for name, contrasts in found.items()}
     write_json(args.out, {"command": COMMAND, "limit": args.limit, "checks": told})
