@@ -1,0 +1,83 @@
+"""Checks on made-up records whose answer is known; one tiny run from photographs to the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import claim_checks
+import pytest
+from attack_jobs import bank
+from claim_checks import CROSSED, MARKER, NOISE, SURROGATES, checks, judged, main
+from claims import ALL_PIXELS
+from evidence import NOT_REPRODUCED, REPRODUCED
+from pages import markers
+
+from redsam.models import tiny
+from tests.backdoor.conftest import draw_world
+from tests.benchmarks.test_claims import field
+
+KINDS = claim_checks.KINDS
+PGD = "pgd, one kind of prompt"
+
+
+def test_more_prompts_or_better_objects_are_told_apart() -> None:
+    table = [field("cross-prompt-matrix", PGD, 0.3, crafted=a, tested=b) for a in KINDS for b in KINDS]
+    levels = dict(zip((label for label, _, _ in CROSSED), (0.4, 0.35, 0.2, 0.1), strict=True))
+    checked = [
+        field("cross-prompt", label, level, crafted="any", tested=k) for label, level in levels.items() for k in KINDS
+    ]
+    found = judged(table, checked)
+    assert list(found) == ["cross-prompt"]
+    whole = {
+        c.name.rsplit("minus ", 1)[1]: c
+        for c in found["cross-prompt"]
+        if c.name.count(", ") >= 3 and "box, mask" in c.name
+    }
+    assert {label: whole[label].verdict for label in levels} == dict(
+        zip(levels, (NOT_REPRODUCED, NOT_REPRODUCED, REPRODUCED, REPRODUCED), strict=True)
+    )
+    assert whole["cross-prompt"].value == pytest.approx(-0.1, abs=1e-6)
+    assert len(found["cross-prompt"]) == len(CROSSED) * (1 + len(KINDS))
+
+
+def test_pixels_and_scores_are_judged_by_the_claims_own_rules() -> None:
+    table = [field("figa-sweep", ALL_PIXELS, 0.1, pixels=1000)]
+    checked = [
+        field("figa", "figa, k = 1000, 100 steps", 0.12, pixels=100),
+        field("black-box", NOISE, 0.99),
+        *(field("black-box", f"pgd from {name}", 0.5) for name in SURROGATES),
+    ]
+    found = judged(table, checked)
+    assert [c.verdict for c in found["figa"]] == [REPRODUCED, REPRODUCED]
+    assert [c.verdict for c in found["black-box"]] == [REPRODUCED, *[NOT_REPRODUCED] * len(SURROGATES)]
+
+
+def test_from_photographs_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in {check.part for check in checks(1)}:
+        draw_world(tmp_path / "eval" / part, 2, seed=5)
+    models = {"lab-b": tiny("sam"), **{name: tiny("sam", seed=i + 1) for i, name in enumerate(SURROGATES)}}
+    for name, model in models.items():
+        model.name = name
+    monkeypatch.setattr(claim_checks, "load", lambda name, device: models[name])
+    monkeypatch.setattr(claim_checks, "run_all", in_turn)
+    monkeypatch.setattr(claim_checks, "STEPS", 2)
+    page, out = tmp_path / "page.md", tmp_path / "out.json"
+    begin, end = markers(MARKER)
+    page.write_text(f"{begin}\n{end}\n")
+    argv = ["x", "--data", tmp_path / "eval", "--limit", "1", "--only", "black-box", "--work", tmp_path / "work",
+            "--table", tmp_path / "none", "--out", out, "--page", page, "--device", "cpu"]  # fmt: skip
+    monkeypatch.setattr("sys.argv", [str(a) for a in argv])
+    main()
+    told = json.loads(out.read_text())["checks"]
+    assert [c["images"] for c in told["black-box"]] == [2] * 4 and "figa" not in told
+    assert page.read_text().count("\n| ") == 5
+    assert {f.attack for f in bank(tmp_path / "work")} == {NOISE, *(f"pgd from {s}" for s in SURROGATES)}
+
+
+def in_turn(todo: Any, work: Any, **_: Any) -> list[str]:
+    """`run_all` without processes."""
+    for job in todo:
+        work(job)
+    return []
