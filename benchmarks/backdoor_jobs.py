@@ -32,13 +32,15 @@ PURIFIED = [name for (rate, _), name in MODELS.items() if rate == 0.1]
 DETECT, COUNT, STRIP_IMAGES = 40, 6, 20
 # Seconds of one core: a step of 8 pictures, a picture measured, a step of a search on one picture, STRIP a picture.
 COSTS = {"train": 0.8, "measure": 0.15, "detect": 0.08, "strip": 0.04}
-WANTED = ("jpeg", "gaussian", "median", "zip", "diffpure")  # of these, what is registered
+# Of these, what is registered. Both with diffusion at the longest side of lab-b's frame, which is all that it sees.
+WANTED = ("jpeg", "gaussian", "median", "zip:large=residual", "diffpure:large=residual")
+PURIFYING = {"zip": 7.0, "diffpure": 3.5}  # seconds a picture, clean or triggered; of the others, nothing to speak of
 
 
 def purifiers() -> list[str]:
     """Names of the purifiers to try, those that this version has."""
     known = {e.name for e in registry.entries("defense") if e.meta.get("group") == "purifier"}
-    return [name for name in WANTED if name in known]
+    return [text for text in WANTED if text.split(":")[0] in known]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,7 @@ def read(job: Job, work: Path) -> dict[str, Any] | None:
 
 
 def seconds(job: Job, args: argparse.Namespace) -> float:
-    """About what a job costs on one core, without the purifier itself."""
+    """About what a job costs on one core."""
     if job.kind == "train":
         pictures = min(args.train_limit or 939, 939)
         full = COSTS["train"] * args.epochs * -(-pictures // 8)
@@ -104,7 +106,8 @@ def seconds(job: Job, args: argparse.Namespace) -> float:
         return (
             COSTS["detect"] * args.steps * args.count * len(AIMS) + COSTS["strip"] * STRIP_IMAGES * 2 * Strip().overlays
         )
-    return COSTS["measure"] * args.limit
+    passed = sum(PURIFYING.get(one.split(":")[0], 0.0) for one in job.name.partition("@")[2].split("|"))
+    return (COSTS["measure"] + 2 * passed) * args.limit
 
 
 def work(job: Job, args: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from redsam.types import to_uint8
 from tests.defenses.conftest import pictures
 
 # Fields that cost time get small values here.
-QUICK = {"steps": 4, "search": 5}
+QUICK = {"steps": 4, "search": 5, "start": 200, "large": "residual", "side": 48}
 EVERYTHING = registry.entries("defense")
 DECLARED = [e for e in EVERYTHING if isinstance(e.obj, type) and issubclass(e.obj, Purifier)]
 # Those that wait for something only a user can bring (meta `needs`) are tested where they live.
