@@ -30,6 +30,7 @@ FORBIDDEN = {
     "privacy": ("models", "attacks", "report", "studies"),
     "bench": ("report", "studies"),
     "report": ("models", "attacks", "data", "bench", "studies"),
+    "leaderboard": ("models", "attacks", "data", "studies"),
 }
 # Targeted attacks read a picture to aim at: the image reader and the bundled photographs, no data set.
 EXCEPT = {"attacks": ("redsam.data.images", "redsam.data.demo")}

@@ -78,6 +78,11 @@ class Cell:
         except TypeError as error:
             raise InputError(f"A cell's spec is broken: {error}.", hint="Delete that cell's folder.") from error
 
+    def question(self) -> JsonDict:
+        """What was asked, whoever answers: the spec without model and defence. Answers to different ones are no
+        ranking."""
+        return {key: value for key, value in self.spec().items() if key not in ("model", "defense")}
+
     @property
     def who(self) -> str:
         """What reports call the model with its defence: `lab-b+jpeg:quality=50`."""

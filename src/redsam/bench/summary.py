@@ -39,11 +39,12 @@ class Summary:
 
     cells: one row for each cell, prompt kind and reference. model: with its defence (`lab-b+jpeg`), which `defense`
     names, None for a model by itself. probe: what was done, "none", "attack", "replay" or "corruption"; attack: its
-    name. severity: of a corruption, else None; eps: None for a corruption, which has no
-    budget. n_gone: prompts that left their image and are in no mean. source: the model that the images were crafted
-    on, None for the row's own; attacker_protocol: the prompts they were crafted with; sd_clean, sd_adv: standard
-    deviation of the IoU over prompts. contrasts: paired differences between cells. failures:
-    every image that was not measured, with the reason. unfinished: ids of cells that still have images to do.
+    name. question: the cell without model and defence (`Cell.question`). severity: of a corruption, else None; eps:
+    None for a corruption, which has no budget. n_gone: prompts that left their image and are in no mean. source: the
+    model that the images were crafted on, None for the row's own; attacker_protocol: the prompts they were crafted
+    with; sd_clean, sd_adv: standard deviation of the IoU over prompts. contrasts: paired differences between cells.
+    failures: every image that was not measured, with the reason. unfinished: ids of cells that still have images to
+    do.
     """
 
     out: Path
@@ -144,6 +145,7 @@ def _row(store: CellStore, data: Table, kind: str | None, reference: str, weight
         "severity": cell.severity,
         "data": cell.data["name"],
         "protocol": cell.protocol["name"],
+        "question": cell.question(),
         "prompt_kind": kind,
         "reference": reference,
         "done": store.done,

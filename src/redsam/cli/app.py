@@ -22,6 +22,7 @@ from redsam.cli import (
     certify,
     corrupt,
     harden,
+    leaderboard,
     listing,
     masking,
     masks,
@@ -55,6 +56,7 @@ app.command("protocol")(protocol.command)
 app.command("privacy")(privacy.command)
 app.add_typer(backdoor.app, name="backdoor")
 app.command("report")(report.command)
+app.command("leaderboard")(leaderboard.command)
 app.command("list")(listing.command)
 
 

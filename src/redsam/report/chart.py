@@ -46,6 +46,19 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """One entry of a ranking: its mean with the interval, the clean mean above it, `text` at the right end."""
+
+    name: str
+    value: float
+    lo: float
+    hi: float
+    clean: float | None
+    text: str
+    lead: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dots:
     """A row of dots on a common axis; `lead` draws it in the accent colour."""
 
@@ -135,6 +148,36 @@ def differences_svg(items: Sequence[Difference], *, title: str, left: str, right
         out.append(f'<circle cx="{at(d.value):.1f}" cy="{y}" r="4.5"/></g>')
         out.append(f'<text class="value" x="{WIDTH}" y="{y + 4:.1f}" text-anchor="end">{escape(d.text)}</text>')
     return "".join([*out, "</svg>"])
+
+
+def places_svg(items: Sequence[Place], *, title: str) -> str:
+    """One line each on an axis from 0 to 1: a full dot with its interval, an empty one for the clean mean."""
+    row, name_w, text_w, foot = 30, 146, 104, 24
+    width, height = WIDTH + 60, row * len(items) + foot
+    x0, x1 = name_w, width - text_w
+
+    def at(v: float) -> float:
+        return x0 + (x1 - x0) * min(1.0, max(0.0, v))
+
+    out = [_open(width, height, title)]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = at(tick)
+        out.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - foot}"/>')
+        out.append(f'<text class="tick" x="{x:.1f}" y="{height - 7}" text-anchor="middle">{tick:g}</text>')
+    for i, p in enumerate(items):
+        y = row * i + row / 2
+        out.append(f'<text class="name" x="0" y="{y + 4:.1f}">{escape(_short(p.name))}</text>')
+        out.append(f'<g class="difference {"clear" if p.lead else "unclear"}">')
+        if p.clean is not None:
+            out.append(f'<circle cx="{at(p.clean):.1f}" cy="{y}" r="4" class="hollow"/>')
+        out.append(f'<line x1="{at(p.lo):.1f}" x2="{at(p.hi):.1f}" y1="{y}" y2="{y}"/>')
+        out.append(f'<circle cx="{at(p.value):.1f}" cy="{y}" r="4.5"/></g>')
+        out.append(f'<text class="value" x="{width}" y="{y + 4:.1f}" text-anchor="end">{escape(p.text)}</text>')
+    return "".join([*out, "</svg>"])
+
+
+def _short(name: str, most: int = 23) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def dots_svg(rows: Sequence[Dots], *, bar: float, title: str) -> str:

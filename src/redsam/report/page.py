@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from markupsafe import Markup
 
 from redsam.report import verdict as judge
 from redsam.report.cases import pick
 from redsam.report.conditions import conditions
 from redsam.report.panels import contrast_sections, curve_panels
 from redsam.report.reading import GROUND_TRUTH, Row, Run, budget_text, failures, number
-from redsam.report.templating import asset, render
+from redsam.report.templating import render, script
 from redsam.report.verdict import plural, span, verdicts
 
 FAILURES_SHOWN = 200
@@ -35,14 +31,12 @@ def page(run: Run) -> str:
     judged, failed = verdicts(run.rows), _failures(run)
     headline = [row for v in judged for row in v.headline]
     cases = pick(run, headline)
-    script = asset("script.js")
     return render(
         "report.html.j2",
         filters={"span": span, "plural": plural, "nice": nice},
         weak_row=judge.is_weak,
         title=" and ".join(v.model for v in judged),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **script(),
         verdicts=judged,
         counts=_counts(run),
         hero=cases[0] if cases else None,

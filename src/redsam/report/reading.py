@@ -209,7 +209,7 @@ def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> Row
         cell=cell,
         model=str(line.get("model", "model")),
         attack=str(line.get("attack") or "none"),
-        label=_label(str(line.get("attack") or "none"), specs.get(cell, {}).get("probe")) + _origin(line),
+        label=_label(str(line.get("attack") or "none"), specs.get(cell, {}).get("probe") or line) + _origin(line),
         norm=norm,
         eps=number(line.get("eps")),
         prompt=str(line.get("prompt_kind") or line.get("protocol") or "any prompt"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
@@ -27,6 +29,12 @@ def render(template: str, *, filters: Mapping[str, Callable[..., Any]], **shown:
 def asset(name: str) -> str:
     """A file of templates/ as text."""
     return resources.files("redsam.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def script() -> dict[str, str]:
+    """`script` and `script_hash`, what a page with sortable tables or sliders shows, and its policy allows."""
+    text = asset("script.js")
+    return {"script": Markup(text), "script_hash": base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
 
 
 def two(value: float | None, digits: int = 3) -> str:
