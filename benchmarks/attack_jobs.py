@@ -59,7 +59,7 @@ ABLATION = ("rga", "rga, no map")  # the variants that a claim reads, on the sou
 CLAIMS = ("figa-sweep", "rga-ablation", "cross-prompt-matrix", *QUERIES)
 STEPS = 40  # of every attack that has steps, in all of these studies but figa-sweep
 PROMPT = ("kind", "iou_clean_gt", "iou_adv_gt", "iou_adv_clean", "l0")
-FIGA_STEPS = 25  # at most: its goal's own stop rule
+FGSM_STAR_STEPS = 25  # at most: its goal's own stop rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Job:
         score an image are not among them."""
         each: dict[str, tuple[int, int]] = {
             CLEAN: (0, 0),
-            "figa-sweep": (len(FigaSweep().ks) * FIGA_STEPS, 0),
+            "figa-sweep": ((len(FigaSweep().ks) - 1) * (FigaSweep().figa_steps or 0) + FGSM_STAR_STEPS, 0),
             "rga-ablation": (len(ABLATION) * gradients("rga"), 0),
             "cross-prompt-matrix": ((1 + 4) * STEPS, 0),
         }

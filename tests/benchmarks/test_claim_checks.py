@@ -45,7 +45,7 @@ def test_more_prompts_or_better_objects_are_told_apart() -> None:
 def test_pixels_and_scores_are_judged_by_the_claims_own_rules() -> None:
     table = [field("figa-sweep", ALL_PIXELS, 0.1, pixels=1000)]
     checked = [
-        field("figa", "figa, k = 1000, 100 steps", 0.12, pixels=100),
+        field("figa", "figa, k = 1000, 25 steps", 0.12, pixels=100),
         field("black-box", NOISE, 0.99),
         *(field("black-box", f"pgd from {name}", 0.5) for name in SURROGATES),
     ]

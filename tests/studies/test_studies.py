@@ -24,7 +24,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "rga-transfer": {"steps": 1, "prompting": FEW},
     "rga-ablation": {"steps": 1, "prompting": FEW},
     "cross-prompt-matrix": {"steps": 1, "max_objects": 1},
-    "figa-sweep": {"steps": 2},
+    "figa-sweep": {"steps": 2, "figa_steps": 2, "ks": (1, 100, 1000, None)},
     "attack-sam": {"steps": 2, "cross_steps": 1, "ks": (1, 400)},
     "universal": {"max_objects": 1},
     "eps-curve": {"steps": 1, "levels": (2, 8), "max_objects": 1},

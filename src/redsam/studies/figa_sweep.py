@@ -18,17 +18,20 @@ COLUMNS = ("attack", "k", "n_images", "n_failed", "modified pixels", "MSE", "mio
           url="https://arxiv.org/abs/2404.02067")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
 class FigaSweep(Study):
-    """FIGA with k = 1, 10^2, 10^3, 10^4 and all pixels: modified pixels, MSE, IoU, iterations, time.
+    """FIGA with k = 1, 10^2, 10^3, 10^4, 3 10^4 and all pixels: modified pixels, MSE, IoU, iterations, time.
 
     One grey level a step, no ball (the steps are the bound), the single mask's own logits, IoU with the clean mask, the
     goal's own stop rule (25 steps, until IoU < 0.01 for "reverse"). Deviation: the paper prompts with the boxes that a
     text finds; here it is the exact box of one object an image. A k larger than an image's pixels is a failed image.
-    steps: the same number for every k, so a small k is judged on few pixels; None is the goal's own.
+    steps: of FGSM*; None is the goal's own. figa_steps: of every other k: FIGA moves few pixels at a time, so it may
+    take more steps (ours; the paper's number was not to be had): at 25 it leaves twice the IoU that it leaves at 100
+    (k = 10^4, benchmarks/claim_checks.py). Every k has the same number, so a small k is judged on few pixels.
     """
 
-    ks: tuple[int | None, ...] = (1, 100, 1000, 10000, None)
+    ks: tuple[int | None, ...] = (1, 100, 1000, 10000, 30000, None)
     goal: Literal["reverse", "zero"] = "reverse"
     steps: int | None = None
+    figa_steps: int | None = 100
     prompt: str = "box"
     max_objects: int | None = 1
 
@@ -45,7 +48,8 @@ class FigaSweep(Study):
         trials = []
         for k in self.ks:
             # None is a value of k here (all pixels), so it goes past `trial`, which leaves out what is None.
-            one = self.trial("figa", free, label=label(k), goal=self.goal, steps=self.steps)
+            steps = self.steps if k is None else self.figa_steps
+            one = self.trial("figa", free, label=label(k), goal=self.goal, steps=steps)
             trials.append(type(one)(attack="figa", args={**one.args, "k": k}, threats=one.threats, label=one.label))
         protocol = (self.prompt, {"max_objects": self.max_objects})
         found = asked.matrix("figa-sweep", trials, [protocol], select="single", joint=False)
