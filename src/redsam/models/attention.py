@@ -54,6 +54,11 @@ def officially(on: bool) -> Iterator[None]:
         _official.reset(token)
 
 
+def official() -> bool:
+    """Whether an exact answer is wanted: inside of `officially`."""
+    return _official.get()
+
+
 def choose(kind: Attention, *, device: str, dtype: torch.dtype, keys: int, head: int) -> Attention:
     """The way to compute: `kind` unless it is "auto" or an exact answer is wanted.
 
@@ -63,7 +68,7 @@ def choose(kind: Attention, *, device: str, dtype: torch.dtype, keys: int, head:
     CUDA in half precision the fused kernel wants head + H + W <= 256, which all SAMs keep; in float32 and float64
     there it is chosen for its memory.
     """
-    if _official.get():
+    if official():
         return "official"
     if kind != "auto":
         return kind

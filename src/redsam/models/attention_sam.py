@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.models.sam.modeling_sam import SamVisionSdpaAttention
+from transformers.models.sam.modeling_sam import SamMaskDecoder, SamVisionSdpaAttention
 from transformers.models.sam_hq.modeling_sam_hq import SamHQVisionSdpaAttention
 
 from redsam.models.attention import Attention, attend, choose
+from redsam.models.decoder_sam import QuickDecoder
 
 
 class _Exact(nn.Module):
@@ -58,7 +59,11 @@ class ExactSamHQ(_Exact, SamHQVisionSdpaAttention):  # type: ignore[misc]
     """SAM-HQ's."""
 
 
-CLASSES: dict[type, type[nn.Module]] = {SamVisionSdpaAttention: ExactSam, SamHQVisionSdpaAttention: ExactSamHQ}
+CLASSES: dict[type, type[nn.Module]] = {
+    SamVisionSdpaAttention: ExactSam,
+    SamHQVisionSdpaAttention: ExactSamHQ,
+    SamMaskDecoder: QuickDecoder,
+}
 
 
 def replace(model: nn.Module, kind: Attention | None) -> None:
@@ -66,5 +71,5 @@ def replace(model: nn.Module, kind: Attention | None) -> None:
     for module in model.modules():
         if type(module) in CLASSES:
             module.__class__ = CLASSES[type(module)]
-        if kind is not None and isinstance(module, _Exact):
+        if kind is not None and isinstance(module, _Exact | QuickDecoder):
             module.kind = kind

@@ -34,6 +34,9 @@ class Segmenter(ABC):
     takes_clicks: bool = True
     # Over how many of its random draws an attacker averages a gradient (see draws.py); 1 where nothing is drawn.
     draws: int = 1
+    # Memory for what prompts keep until the backward pass; beyond it they are decoded in parts, and once more then.
+    # 64 prompts on SAM keep 4 GB.
+    decode_bytes: int = 4 * 2**30
 
     def __init__(self, model: nn.Module, *, name: str) -> None:
         self.model = model.eval().requires_grad_(False)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from redsam.errors import InputError
-from redsam.models.attention import officially
+from redsam.models.attention import MANY, officially
 from redsam.models.geometry import Frame
 from redsam.models.prediction import Prediction, select_logits
 from redsam.models.values import Encoding, Hooks, Images, Masks, ModelPrompts, Select
@@ -68,24 +69,64 @@ def decode(
         if structure[3]:
             answers.append(segmenter._decode_texts(encoding, [flat[n] for n in members]))
             continue
-        owners = torch.tensor([flat[n][0] for n in members], device=encoding.features.device)
-        places = [handles_of(flat[n][1]) if handles is None else handles[n] for n in members]
-        parts = _tensors(segmenter, encoding, [flat[n] for n in members], structure, places)
-        answers.append(
-            segmenter._decode_group(
-                encoding.features.index_select(0, owners),
-                tuple(e.index_select(0, owners) for e in encoding.extra),
-                parts,
-                multimask=multimask,
-            )
-        )
-    order = torch.tensor([n for members in groups.values() for n in members], device=encoding.features.device)
-    back = torch.argsort(order)
-    answers = _of_one_count(answers)
-    low_res, iou = (torch.cat([a[i] for a in answers]).index_select(0, back) for i in (0, 1))
+        answers += _decode_points(segmenter, encoding, [flat[n] for n in members], structure, multimask, [
+            handles_of(flat[n][1]) if handles is None else handles[n] for n in members
+        ])  # fmt: skip
+    low_res, iou = (torch.cat(x) if len(answers) > 1 else x[0] for x in zip(*_of_one_count(answers), strict=True))
+    if len(groups) > 1:
+        order = torch.tensor([n for members in groups.values() for n in members], device=low_res.device)
+        back = torch.argsort(order)
+        low_res, iou = low_res.index_select(0, back), iou.index_select(0, back)
     if low_res.dtype != torch.float64:  # half precision ends here: masks are resized and compared in float32
         low_res, iou = low_res.float(), iou.float()
     return Prediction(low_res=low_res, iou=iou, owner=tuple(o for o, _ in flat), frames=encoding.frames)
+
+
+def _decode_points(
+    segmenter: Hooks,
+    encoding: Encoding,
+    members: Sequence[tuple[int, Prompt]],
+    structure: Structure,
+    multimask: bool,
+    places: Sequence[Tensor],
+) -> list[tuple[Tensor, Tensor]]:
+    """Answers to prompts of one structure, as many at a time as the segmenter's memory budget holds. Where a gradient
+    is wanted, a part of several is decoded anew in the backward pass, so that only one is ever held whole."""
+    room = max(1, segmenter.decode_bytes // kept_bytes(encoding))
+    found = []
+    for start in range(0, len(members), room):
+        some = members[start : start + room]
+        owners = [owner for owner, _ in some]
+        prompts = _tensors(segmenter, encoding, some, structure, places[start : start + room])
+
+        def answer(
+            features: Tensor, *extra: Tensor, owners: list[int] = owners, prompts: ModelPrompts = prompts
+        ) -> tuple[Tensor, Tensor]:
+            rows = tuple(_rows(e, owners) for e in extra)
+            with officially(encoding.exact):
+                return segmenter._decode_group(_rows(features, owners), rows, prompts, multimask=multimask)
+
+        if room < len(members) and torch.is_grad_enabled():
+            found.append(checkpoint(answer, encoding.features, *encoding.extra, use_reentrant=False))
+        else:
+            found.append(answer(encoding.features, *encoding.extra))
+    return found
+
+
+def kept_bytes(encoding: Encoding) -> int:
+    """About what a prompt keeps for the backward pass: 14 to 16 of the feature maps of SAM's decoder, counted."""
+    return sum(
+        times * maps[0].numel() * maps.element_size()
+        for times, maps in ((16, encoding.features), *((2, e) for e in encoding.extra))
+    )
+
+
+def _rows(maps: Tensor, owners: Sequence[int]) -> Tensor:
+    """maps[owners]; of one image without a copy where the map is large, so that a decoder sees
+    that its prompts share it."""
+    if len(set(owners)) == 1 and maps.shape[-2] * maps.shape[-1] >= MANY:
+        return maps[owners[0] : owners[0] + 1].expand(len(owners), *maps.shape[1:])
+    return maps.index_select(0, torch.tensor(owners, device=maps.device))
 
 
 def check_kind(segmenter: Hooks, prompt: Prompt) -> None:
@@ -148,7 +189,7 @@ def handles_of(prompt: Prompt) -> Tensor:
 def _tensors(
     segmenter: Hooks,
     encoding: Encoding,
-    members: list[tuple[int, Prompt]],
+    members: Sequence[tuple[int, Prompt]],
     structure: Structure,
     places: Sequence[Tensor],
 ) -> ModelPrompts:

@@ -61,6 +61,7 @@ class Hooks(Protocol):
     family: str
     takes_text: bool
     takes_clicks: bool
+    decode_bytes: int
 
     @property
     def device(self) -> torch.device: ...
