@@ -60,7 +60,7 @@ def test_every_weight_counts(state: dict[str, Tensor]) -> None:
 def test_published_sizes_are_told_from_shapes(name: str, width: int, depth: int, heads: int, blocks: list[int]) -> None:
     from transformers import SamConfig, SamModel
 
-    from redsam.models.official import _config
+    from redsam.models.official import sizes
 
     vision = {
         "hidden_size": width,
@@ -70,7 +70,7 @@ def test_published_sizes_are_told_from_shapes(name: str, width: int, depth: int,
     }
     with torch.device("meta"):
         model = SamModel(SamConfig(vision_config=vision))
-    found = _config(to_official(model), name)
+    found = sizes(to_official(model), name)
     assert {k: found["vision_config"][k] for k in vision} == vision
     assert found["vision_config"]["window_size"] == 14 and found["vision_config"]["image_size"] == 1024
     assert found["mask_decoder_config"]["num_attention_heads"] == 8

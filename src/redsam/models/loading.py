@@ -18,9 +18,8 @@ from redsam.models.geometry import Rgb
 from redsam.models.hf import TransformersSegmenter, cast_model
 from redsam.models.lab import lab_folder, lab_names
 from redsam.models.official import read_official
-from redsam.models.sam import Sam
 from redsam.models.text import attach
-from redsam.registry import entries
+from redsam.registry import entries, get
 
 # For suggestions only: any hub id of a known architecture loads.
 KNOWN_HUB = (
@@ -82,7 +81,8 @@ def load(
     source = resolve(spec)
     family: type[TransformersSegmenter]
     if isinstance(source, Path) and source.is_file():
-        family, model, processor = Sam, read_official(source), None
+        found_in, model = read_official(source)
+        family, processor = cast(type[TransformersSegmenter], get("model", found_in).obj), None
     else:
         family, model, processor = _pretrained(source, text)
     wanted = dtype or torch.float32

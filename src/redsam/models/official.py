@@ -1,4 +1,5 @@
-"""Meta's own weight files of SAM (`sam_vit_b_01ec64.pth`, fine-tunes such as MedSAM) as a `transformers.SamModel`.
+"""Weight files as the authors published them; here SAM's (`sam_vit_b_01ec64.pth`, fine-tunes such as MedSAM) as a
+`transformers.SamModel`, and what every format shares. Others are in official_*.py and beside their families.
 
 Sizes are read from the tensors' shapes, every key is mapped and checked, and no code inside a pickle is ever run
 (`torch.load(weights_only=True)`). Names of the official side: facebookresearch/segment-anything, `modeling/` (2023).
@@ -10,13 +11,14 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from redsam import registry
 from redsam.errors import CheckpointError
 
 # build_sam.py: heads of the mask decoder in every published SAM; no tensor's shape tells them.
@@ -26,6 +28,7 @@ VIT_HEADS = {768: 12, 1024: 16, 1280: 16}
 # Training scripts wrap the weights in one of these, and data-parallel training prefixes every key.
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 PREFIXES = ("module.", "sam.", "model.")
+HINT = "Known: the published files of SAM, SAM-HQ, MobileSAM, SAM 2 and SAM 2.1."
 # Constants that some files carry beside the weights.
 IGNORED = ("pixel_mean", "pixel_std")
 
@@ -77,28 +80,51 @@ RULES = tuple(
 TIED = ("shared_image_embedding.positional_embedding", "prompt_encoder.shared_embedding.positional_embedding")
 
 
-def read_official(path: Path) -> nn.Module:
-    """A .pth file to a `SamModel` in float32. Raises CheckpointError for anything but SAM's weights, naming the key."""
-    return from_official(_read(path), where=path.name)
+def read_official(path: Path) -> tuple[str, nn.Module]:
+    """Family and network, in float32, of a .pth or .pt file as the authors of a model published it. Raises
+    CheckpointError, naming the key, for anything else.
+
+    Formats declare themselves as `@register("official", FAMILY, telltale=KEY)` on a function from names and tensors to
+    the network; a file without any telltale weight is taken for the first SAM's.
+    """
+    state = _read(path)
+    for entry in registry.entries("official"):
+        if entry.meta["telltale"] in state:
+            registry.get("model", entry.name).obj.require()
+            return entry.name, entry.obj(state, where=path.name)
+    return "sam", from_official(state, where=path.name)
 
 
 def from_official(state: Mapping[str, Tensor], *, where: str = "state dict") -> nn.Module:
     """Official names and tensors to a `SamModel`; sizes b, l, h or any other come from the shapes."""
     from transformers import SamConfig, SamModel
 
-    state = {k: v for k, v in state.items() if k not in IGNORED}
-    config = SamConfig(**_config(state, where))
+    config = SamConfig(**sizes(state, where))
+    depth = head_depth(state)
+    return filled(lambda: SamModel(config), state, lambda key: to_official_key(key, depth), where=where)
+
+
+def filled(
+    make: Callable[[], nn.Module],
+    state: Mapping[str, Tensor],
+    name: Callable[[str], str],
+    *,
+    where: str,
+    unused: tuple[str, ...] = (),
+    tied: tuple[str, str] = TIED,
+) -> nn.Module:
+    """The model `make` builds, each weight taken from `state` by its official name, in float32. tied: a weight that
+    the file holds once and the model twice. unused: beginnings of names that the model has no use for. Raises
+    CheckpointError for a weight that is missing, unknown or of another shape."""
+    state = {k: v for k, v in state.items() if not k.startswith((*IGNORED, *unused))}
     with torch.device("meta"):
-        expected = {k: v.shape for k, v in SamModel(config).state_dict().items()}
-    depth = _head_depth(state)
-    wanted = {to_official_key(k, depth): k for k in expected if k != TIED[0]}
+        expected = {k: v.shape for k, v in make().state_dict().items() if not k.endswith("num_batches_tracked")}
+    wanted = {name(k): k for k in expected if k != tied[0]}
     missing, unknown = wanted.keys() - state.keys(), state.keys() - wanted.keys()
     for what, keys in (("lacks", missing), ("has the unknown weight", unknown)):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise CheckpointError(
-                f"{where} {what} '{min(keys)}'{more}.", hint="Only the original SAM's .pth files can be read."
-            )
+            raise CheckpointError(f"{where} {what} '{min(keys)}'{more}.", hint=HINT)
     mapped: dict[str, Tensor] = {}
     for official, ours in wanted.items():
         if state[official].shape != expected[ours]:
@@ -106,11 +132,12 @@ def from_official(state: Mapping[str, Tensor], *, where: str = "state dict") -> 
                 f"{where}: '{official}' is {tuple(state[official].shape)}, expected {tuple(expected[ours])}."
             )
         mapped[ours] = state[official].to(torch.float32)
-    mapped[TIED[0]] = mapped[TIED[1]]
+    mapped[tied[0]] = mapped[tied[1]]
     with torch.random.fork_rng(devices=[]):  # the start drawn here is replaced at once
-        model = SamModel(config)
-    model.load_state_dict(mapped, strict=True)
-    return cast(nn.Module, model)
+        model = make()
+    counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
+    model.load_state_dict({**mapped, **counters}, strict=True)
+    return model
 
 
 def to_official(model: nn.Module) -> dict[str, Tensor]:
@@ -119,21 +146,22 @@ def to_official(model: nn.Module) -> dict[str, Tensor]:
     return {to_official_key(k, depth): v.detach().clone() for k, v in model.state_dict().items() if k != TIED[0]}
 
 
-def to_official_key(key: str, iou_head_depth: int = 3) -> str:
-    """One name of `SamModel` to Meta's; KeyError when SAM has no such weight."""
-    for official, ours in RULES:
+def to_official_key(key: str, iou_head_depth: int = 3, rules: Sequence[tuple[str, str]] = RULES) -> str:
+    """One name of `SamModel` to Meta's; KeyError when no rule, (official, transformers), begins as it does."""
+    for official, ours in rules:
         pattern = re.escape(ours).replace(r"\{n\}", r"(?P<n>\d+)")
         match = re.match(pattern, key)
         if match:
             key = official.replace("{n}", match.groupdict().get("n") or "") + key[match.end() :]
-            return _layer_to_official(key, iou_head_depth)
+            return layer_to_official(key, iou_head_depth)
     raise KeyError(key)
 
 
-def _layer_to_official(key: str, iou_head_depth: int) -> str:
+def layer_to_official(key: str, iou_head_depth: int = 3) -> str:
     """transformers names a head's layers proj_in, layers.0.., proj_out; Meta numbers them 0, 1, ... in `layers`."""
     match = re.fullmatch(
-        r"(.*(?:hypernetworks_mlps\.\d+|iou_prediction_head)\.)(proj_in|proj_out|layers\.(\d+))(\..*)", key
+        r"(.*(?:hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head|hf_mlp)\.)(proj_in|proj_out|layers\.(\d+))(\..*)",
+        key,
     )
     if match is None:
         return key
@@ -173,22 +201,22 @@ def _is_pickle(path: Path) -> bool:
         return zipfile.is_zipfile(path) or file.read(1) == b"\x80"
 
 
-def _shape(state: Mapping[str, Tensor], key: str, where: str) -> tuple[int, ...]:
+def shape_of(state: Mapping[str, Tensor], key: str, where: str) -> tuple[int, ...]:
     if key not in state:
-        raise CheckpointError(f"{where} lacks '{key}'.", hint="Only the original SAM's .pth files can be read.")
+        raise CheckpointError(f"{where} lacks '{key}'.", hint=HINT)
     return tuple(state[key].shape)
 
 
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+def count(state: Mapping[str, Tensor], pattern: str) -> int:
     """1 + the highest number in the names that match, 0 without any."""
     return max((int(m[1]) + 1 for k in state if (m := re.match(pattern, k))), default=0)
 
 
-def _head_depth(state: Mapping[str, Tensor]) -> int:
-    return _count(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.")
+def head_depth(state: Mapping[str, Tensor]) -> int:
+    return count(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.")
 
 
-def _config(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+def sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     """SamConfig's parts from shapes alone."""
     try:
         return _sizes(state, where)
@@ -197,12 +225,12 @@ def _config(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
 
 
 def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    width, _, patch, _ = _shape(state, "image_encoder.patch_embed.proj.weight", where)
-    _, grid, _, _ = _shape(state, "image_encoder.pos_embed", where)
-    blocks = _count(state, r"image_encoder\.blocks\.(\d+)\.")
+    width, _, patch, _ = shape_of(state, "image_encoder.patch_embed.proj.weight", where)
+    _, grid, _, _ = shape_of(state, "image_encoder.pos_embed", where)
+    blocks = count(state, r"image_encoder\.blocks\.(\d+)\.")
     relative = "image_encoder.blocks.0.attn.rel_pos_h" in state
     spans = (
-        [_shape(state, f"image_encoder.blocks.{i}.attn.rel_pos_h", where) for i in range(blocks)] if relative else []
+        [shape_of(state, f"image_encoder.blocks.{i}.attn.rel_pos_h", where) for i in range(blocks)] if relative else []
     )
     if not relative and width not in VIT_HEADS:
         raise CheckpointError(f"{where}: its weights do not tell the number of heads of a ViT of width {width}.")
@@ -210,12 +238,12 @@ def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     full = 2 * grid - 1
     windows = {(s[0] + 1) // 2 for s in spans if s[0] != full}
     stride = blocks // 4 or 1  # build_sam.py: every fourth part of the depth ends in a global block
-    hidden = _shape(state, "mask_decoder.iou_token.weight", where)[1]
+    hidden = shape_of(state, "mask_decoder.iou_token.weight", where)[1]
     cross = "mask_decoder.transformer.final_attn_token_to_image.q_proj.weight"
     return {
         "vision_config": {
             "hidden_size": width,
-            "output_channels": _shape(state, "image_encoder.neck.0.weight", where)[0],
+            "output_channels": shape_of(state, "image_encoder.neck.0.weight", where)[0],
             "num_hidden_layers": blocks,
             "num_attention_heads": heads,
             "image_size": grid * patch,
@@ -226,25 +254,25 @@ def _sizes(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
             "global_attn_indexes": [i for i, s in enumerate(spans) if s[0] == full]
             if relative
             else list(range(stride - 1, blocks, stride)),
-            "num_pos_feats": _shape(state, "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", where)[1],
-            "mlp_dim": _shape(state, "image_encoder.blocks.0.mlp.lin1.weight", where)[0],
+            "num_pos_feats": shape_of(state, "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", where)[1],
+            "mlp_dim": shape_of(state, "image_encoder.blocks.0.mlp.lin1.weight", where)[0],
             "initializer_range": 0.02,
         },
         "prompt_encoder_config": {
             "hidden_size": hidden,
             "image_size": grid * patch,
             "patch_size": patch,
-            "mask_input_channels": _shape(state, "prompt_encoder.mask_downscaling.3.weight", where)[0],
-            "num_point_embeddings": _count(state, r"prompt_encoder\.point_embeddings\.(\d+)\."),
+            "mask_input_channels": shape_of(state, "prompt_encoder.mask_downscaling.3.weight", where)[0],
+            "num_point_embeddings": count(state, r"prompt_encoder\.point_embeddings\.(\d+)\."),
         },
         "mask_decoder_config": {
             "hidden_size": hidden,
-            "mlp_dim": _shape(state, "mask_decoder.transformer.layers.0.mlp.lin1.weight", where)[0],
-            "num_hidden_layers": _count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+            "mlp_dim": shape_of(state, "mask_decoder.transformer.layers.0.mlp.lin1.weight", where)[0],
+            "num_hidden_layers": count(state, r"mask_decoder\.transformer\.layers\.(\d+)\."),
             "num_attention_heads": DECODER_HEADS,
-            "attention_downsample_rate": hidden // _shape(state, cross, where)[0],
-            "num_multimask_outputs": _shape(state, "mask_decoder.mask_tokens.weight", where)[0] - 1,
-            "iou_head_depth": _head_depth(state),
-            "iou_head_hidden_dim": _shape(state, "mask_decoder.iou_prediction_head.layers.0.weight", where)[0],
+            "attention_downsample_rate": hidden // shape_of(state, cross, where)[0],
+            "num_multimask_outputs": shape_of(state, "mask_decoder.mask_tokens.weight", where)[0] - 1,
+            "iou_head_depth": head_depth(state),
+            "iou_head_hidden_dim": shape_of(state, "mask_decoder.iou_prediction_head.layers.0.weight", where)[0],
         },
     }
