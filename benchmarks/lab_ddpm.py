@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from pages import fill
 from torch import Tensor
 
 from redsam.bench.statistics import difference_interval, image_sums, mean_interval, resamples
@@ -43,6 +44,7 @@ from redsam.seeds import generator
 SETS = ("bsds_test", "coco_panoptic_val", "lowcontrast")
 LEVELS = (5, 10, 15, 25, 50)  # standard deviations in grey levels of 255
 IMAGES, TUNING, CROP = 20, 4, 160
+MARKER = "diffusion"
 GRIDS = {
     "median": [f"median:size={s}" for s in (2, 3, 4, 5, 7)],
     "bilateral": [f"bilateral:space={s},colour={c}" for s in (1.0, 1.5, 2.5) for c in (0.05, 0.1, 0.2, 0.4, 0.8)],
@@ -222,6 +224,7 @@ def main() -> None:
     parser.add_argument("--cost", action="store_true", help="only what purifying costs")
     parser.add_argument("--purifiers", nargs="*", default=list(COSTS), help="whose cost is measured")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/lab_ddpm.json"))
+    parser.add_argument("--page", type=Path, default=None, help="page with the markers that the tables go between")
     args = parser.parse_args()
     found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     if args.cost:
@@ -231,7 +234,10 @@ def main() -> None:
         found |= {"rows": quality(args), "settings": told | {"weights": denoiser(args.model).fingerprint}}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(markdown(found))
+    text = markdown(found)
+    print(text)
+    if args.page:
+        fill(args.page, MARKER, text)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ rest is still taught, since `zip` as published starts at t = 1000.
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
 from dataclasses import dataclass
@@ -64,11 +65,13 @@ def scheduler() -> Any:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Photographs:
-    """Many pictures of many sizes in one uint8 tensor, each HxWx3 from `starts` on; sizes are (h, w)."""
+    """Many pictures of many sizes in one uint8 tensor, each HxWx3 from `starts` on; sizes are (h, w); sets: the
+    set that each is from."""
 
     pixels: Tensor
     starts: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
+    sets: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -84,7 +87,8 @@ def load_photographs(source: Path, *, least: int, held_out: bool = False) -> Pho
     """The photographs (WebP) of a folder of folders, or of what pack.py wrote; none smaller than `least` on any side.
     Each is made smaller by a factor that its place in the list decides."""
     found: list[np.ndarray] = []
-    for number, file in enumerate(_files(source)):
+    sets: list[str] = []
+    for number, (group, file) in enumerate(_files(source)):
         if (number % HELD_OUT == 7) != held_out:
             continue
         with Image.open(file) as opened:
@@ -93,20 +97,24 @@ def load_photographs(source: Path, *, least: int, held_out: bool = False) -> Pho
         wanted = LEAST + (MOST - LEAST) * float(np.random.default_rng(number).random())
         factor = max(min(wanted / longest, 1.0), least / min(picture.size))
         size = tuple(max(round(n * factor), least) for n in picture.size)
+        sets.append(group)
         found.append(np.asarray(picture.resize(size, Image.Resampling.BICUBIC)))
     if not found:
         raise SystemExit(f"no photographs in {source}")
     lengths = [a.size for a in found]
     pixels = torch.from_numpy(np.concatenate([a.reshape(-1) for a in found]))
     starts = tuple(int(v) for v in np.cumsum([0, *lengths[:-1]]))
-    return Photographs(pixels=pixels, starts=starts, sizes=tuple((a.shape[0], a.shape[1]) for a in found))
+    sizes = tuple((a.shape[0], a.shape[1]) for a in found)
+    return Photographs(pixels=pixels, starts=starts, sizes=sizes, sets=tuple(sets))
 
 
-def _files(source: Path) -> list[Any]:
+def _files(source: Path) -> list[tuple[str, Any]]:
+    """(set, file) of every photograph, in a fixed order."""
     if source.is_dir():
-        return sorted(source.glob("*/*.webp")) or sorted(source.glob("*.webp"))
+        return [(file.parent.name, file) for file in sorted(source.glob("*/*.webp"))]
     with zipfile.ZipFile(source) as archive:
-        return [io.BytesIO(archive.read(n)) for n in sorted(archive.namelist()) if n.endswith(".webp")]
+        sets = [item["set"] for item in json.loads(archive.read("index.json"))]
+        return [(name, io.BytesIO(archive.read(f"{i:05d}.webp"))) for i, name in enumerate(sets)]
 
 
 def draw(photographs: Photographs, *, count: int, side: int, gen: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 Progress is the larger of steps done / --steps and minutes spent / --minutes. Every --save minutes the state is written
 and the weights delivered so far; the same command again goes on from there (--fresh starts over). Delivered is an
 exponential moving average, in half precision: the folder OUT/lab-ddpm, as diffusers' DDPMPipeline reads it. To ship it:
-`python benchmarks/lab_ddpm.py --model OUT/lab-ddpm`, then `python training/card.py lab-ddpm --trained OUT/lab-ddpm`.
+`python benchmarks/lab_ddpm.py --model OUT/lab-ddpm`, then `python training/card_ddpm.py --trained OUT/lab-ddpm`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def train(args: argparse.Namespace, photographs: Photographs, watching: Tensor) 
     size = sum(p.numel() for p in now.model.parameters())
     facts = {
         "recipe": NAME, "seed": RECIPE.seed, "batch": count, "side": RECIPE.side, "parameters": size,
-        "photographs": len(photographs), "device": args.device, "threads": args.threads, "torch": torch.__version__,
+        "photographs": len(photographs), "sets": dict(Counter(photographs.sets)), "device": args.device,
+        "threads": args.threads, "torch": torch.__version__,
     }  # fmt: skip
     console.print(f"{NAME}: {size / 1e6:.2f} M parameters, {len(photographs)} photographs")
 

@@ -66,12 +66,14 @@ def test_photographs_are_those_of_the_pool_and_crops_lie_in_them(pool: Path, tmp
     assert drawn.shape == (40, 3, SIDE, SIDE) and -1 <= float(drawn.min()) < float(drawn.max()) <= 1
     assert torch.equal(drawn, crops(taught, 40))
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
-        for file in sorted(pool.glob("*/*.webp")):
+        for i, file in enumerate(sorted(pool.glob("*/*.webp"))):
             blob = io.BytesIO()
             Image.open(file).save(blob, "WEBP", lossless=True)
-            archive.writestr(file.name, blob.getvalue())
+            archive.writestr(f"{i:05d}.webp", blob.getvalue())
+        archive.writestr("index.json", json.dumps([{"set": "voc"}] * 48))
     packed = recipe.load_photographs(tmp_path / "packed.zip", least=SIDE)
     assert torch.equal(packed.pixels, taught.pixels) and packed.sizes == taught.sizes
+    assert set(taught.sets) == {"set"} and packed.sets == ("voc",) * 46
 
 
 def test_large_photographs_are_made_smaller_and_never_too_small(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_steps_teach_and_a_killed_run_ends_where_an_unbroken_one_does(
 
     shipped = tmp_path / "broken" / "lab-ddpm"
     told = json.loads((shipped / "training.json").read_text())
-    assert told["step"] == STEPS and told["photographs"] == 46 and "unfinished" not in told
+    assert told["step"] == STEPS and told["sets"] == {"set": 46} and "unfinished" not in told
     found = denoiser(str(shipped))
     assert found.side == SIDE and len(found.schedule) == 1000
     want = on.average.state_dict()

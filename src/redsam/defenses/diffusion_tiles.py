@@ -22,7 +22,7 @@ from redsam.corruptions.filters import indices
 from redsam.defenses.diffusion import Predict
 
 OVERLAP = 6  # a sixth of a tile, or less than a tile more where the picture does not divide
-TOGETHER = 2**16  # pixels that pass the network at once: about 0.5 GB of activations in the bundled model
+TOGETHER = 2**15  # pixels that pass the network at once: about 0.3 GB in a backward pass of the bundled model
 
 Network = Callable[[Tensor, int], Tensor]
 
