@@ -33,8 +33,8 @@ def card(facts: dict[str, Any], found: dict[str, Any]) -> str:
         f"# {NAME}", "", *(warning if behind else []),
         f"A small unconditional diffusion model of photographs ({facts['parameters'] / 1e6:.1f} M parameters, "
         f"diffusers' `UNet2DModel`, no attention, trained on {facts['side']} x {facts['side']} crops): what `diffpure` "
-        "and `zip` purify with unless told otherwise. It is made for taking noise away, not for making pictures. diffusers alone "
-        "loads it: `DDPMPipeline.from_pretrained(folder)`.", "", "## How good it is", "",
+        "and `zip` purify with unless told otherwise. It is made for taking noise away, not for making pictures. "
+        "diffusers alone loads it: `DDPMPipeline.from_pretrained(folder)`.", "", "## How good it is", "",
         f"Noise of a known level on {rows[0]['n']} photographs never trained on ({', '.join(settings['sets'])}; middle "
         f"crops of {settings['crop']} pixels), taken away in one call. PSNR in dB, means with 95 % bootstrap intervals "
         f"over photographs. Filters at the setting, of a grid, that does best at that level on {settings['tuning']} "
