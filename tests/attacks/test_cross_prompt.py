@@ -198,7 +198,7 @@ def test_many_minibatches_have_the_mean_of_the_expectation(toy_class: Any) -> No
     mask = torch.zeros(1, HEIGHT, 24, dtype=torch.bool)
     mask[0, 3, 4:9] = True
     task = Task(segmenter=model, clean=clean, prompts=[[point(4, 3)]], reference=[mask], seeds=[0])
-    evaluate = CrossPrompt(kinds=("point",), prompts=50, per_step=10).evaluator(task)
+    evaluate = CrossPrompt(objective="vanish", kinds=("point",), prompts=50, per_step=10).evaluator(task)
     x = clean.clone().requires_grad_(True)
     losses = torch.stack([evaluate(x, [0], 0.0).loss[0] for _ in range(40)])
     features, scale = model.encode(x).features[:, 0], 32 / 24
@@ -210,7 +210,7 @@ def test_many_minibatches_have_the_mean_of_the_expectation(toy_class: Any) -> No
 
 def test_the_low_resolution_is_the_decoders_own_without_padding(sam: Segmenter) -> None:
     task = Task(segmenter=sam, clean=pictures(), prompts=[PROMPTS], reference=[two_objects()], seeds=[4])
-    args: dict[str, Any] = {"prompts": 6, "per_step": None}
+    args: dict[str, Any] = {"objective": "vanish", "prompts": 6, "per_step": None}
     low, full = (CrossPrompt(resolution=r, **args).evaluator(task) for r in ("low", "full"))
     g = task.generators("cross-prompt")[0]
     asked = [p for p, _ in next(stream(subjects(two_objects(), PROMPTS), ("point", "box", "mask"), [6], g))]

@@ -9,7 +9,7 @@ from typing import Any
 import claim_checks
 import pytest
 from attack_jobs import bank
-from claim_checks import CROSSED, MARKER, NOISE, SURROGATES, checks, judged, main
+from claim_checks import MARKER, NOISE, SURROGATES, checks, judged, main
 from claims import ALL_PIXELS
 from evidence import NOT_REPRODUCED, REPRODUCED
 from pages import markers
@@ -18,28 +18,18 @@ from redsam.models import tiny
 from tests.backdoor.conftest import draw_world
 from tests.benchmarks.test_claims import field
 
-KINDS = claim_checks.KINDS
+KINDS = ("point", "points", "box", "mask")
 PGD = "pgd, one kind of prompt"
 
 
-def test_more_prompts_or_better_objects_are_told_apart() -> None:
-    table = [field("cross-prompt-matrix", PGD, 0.3, crafted=a, tested=b) for a in KINDS for b in KINDS]
-    levels = dict(zip((label for label, _, _ in CROSSED), (0.4, 0.35, 0.2, 0.1), strict=True))
-    checked = [
-        field("cross-prompt", label, level, crafted="any", tested=k) for label, level in levels.items() for k in KINDS
-    ]
-    found = judged(table, checked)
+@pytest.mark.parametrize(("level", "verdict"), [(0.4, NOT_REPRODUCED), (0.2, REPRODUCED)])
+def test_the_matrix_is_judged_with_the_other_loss(level: float, verdict: str) -> None:
+    checked = [field("cross-prompt", PGD, 0.3, crafted=a, tested=b) for a in KINDS for b in KINDS]
+    checked += [field("cross-prompt", "cross-prompt", level, crafted="all kinds", tested=k) for k in KINDS]
+    found = judged([], checked)
     assert list(found) == ["cross-prompt"]
-    whole = {
-        c.name.rsplit("minus ", 1)[1]: c
-        for c in found["cross-prompt"]
-        if c.name.count(", ") >= 3 and "box, mask" in c.name
-    }
-    assert {label: whole[label].verdict for label in levels} == dict(
-        zip(levels, (NOT_REPRODUCED, NOT_REPRODUCED, REPRODUCED, REPRODUCED), strict=True)
-    )
-    assert whole["cross-prompt"].value == pytest.approx(-0.1, abs=1e-6)
-    assert len(found["cross-prompt"]) == len(CROSSED) * (1 + len(KINDS))
+    assert [c.verdict for c in found["cross-prompt"]] == [verdict] * (1 + len(KINDS))
+    assert found["cross-prompt"][0].value == pytest.approx(0.3 - level, abs=1e-6)
 
 
 def test_pixels_and_scores_are_judged_by_the_claims_own_rules() -> None:

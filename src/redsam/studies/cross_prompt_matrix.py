@@ -22,13 +22,15 @@ class CrossPromptMatrix(Study):
     """Source prompt x test prompt: PGD against one kind of prompt beside the cross-prompt attack, same objective.
 
     prompts: the kinds, each both the attacker's and the tester's: one point, five points, box, mask. All prompts of one
-    kind on an image are attacked together (joint), or one by one. Deviation: the paper's prompts, data and settings
-    were not to be had; eps 8/255 and 40 steps are what the neighbouring papers use.
+    kind on an image are attacked together (joint), or one by one. objective: of both attacks. Deviation: the paper's
+    prompts, loss, data and settings were not to be had; eps 8/255 and 40 steps are what the neighbouring papers use,
+    Dice is ours (see the attack).
     """
 
     prompts: tuple[str, ...] = ("point", "points", "box", "mask")
     level: int = 8
     steps: int = 40
+    objective: str = "dice"
     max_objects: int | None = 5
     joint: bool = True
 
@@ -44,8 +46,8 @@ class CrossPromptMatrix(Study):
     def measure(self, asked: Request) -> Sequence[Table]:
         kinds: list[Asked] = [(name, {"max_objects": self.max_objects}) for name in self.prompts]
         threats = linf(self.level)
-        single = self.stepped("pgd", threats, self.steps, label="pgd, one kind of prompt")
-        crossed = self.stepped("cross-prompt", threats, self.steps)
+        single = self.stepped("pgd", threats, self.steps, label="pgd, one kind of prompt", objective=self.objective)
+        crossed = self.stepped("cross-prompt", threats, self.steps, objective=self.objective)
         rows = self._rows(asked.matrix("cross-prompt-matrix", [single], kinds, kinds, joint=self.joint), None)
         # Its prompts only say which objects: it draws its own, of all kinds.
         rows += self._rows(asked.matrix("cross-prompt-matrix", [crossed], kinds[:1], kinds, joint=self.joint), ANY)
