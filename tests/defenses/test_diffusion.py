@@ -10,13 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from redsam.defenses import diffusion_models, diffusion_tiles, parse
+from redsam.defenses import DefendedSegmenter, diffusion_models, diffusion_tiles, parse
 from redsam.defenses.diffpure import DiffPure
 from redsam.defenses.diffusion import CLEAN, Schedule, pairs
 from redsam.defenses.diffusion_purifier import DiffusionPurifier
 from redsam.defenses.diffusion_tiles import canvas, enlarge, starts, tiled
 from redsam.defenses.zip import Zip
 from redsam.errors import InputError
+from redsam.models import Segmenter, draws
+from redsam.models import tiny as tiny_segmenter
+from redsam.prompts import point
 from tests.defenses.conftest import pictures
 
 diffusers = pytest.importorskip("diffusers")
@@ -197,6 +200,24 @@ def test_checkpointing_changes_no_gradient_and_keeps_little(tiny: str, monkeypat
     plain, many = gradient()
     torch.testing.assert_close(light, plain, rtol=1e-12, atol=1e-14)
     assert few < many / 5
+
+
+@pytest.mark.parametrize("text", ["diffpure:steps=2", "zip:steps=2"])
+def test_an_attacker_gets_the_chain_and_not_the_identity(tiny: str, text: str) -> None:
+    """From a mask through the model and the diffusion to the pixel; another draw is another gradient."""
+    behind = tiny_segmenter("sam", seed=1)
+    model, image = DefendedSegmenter(behind, f"{text},model={tiny}", eot=2), pictures(1, 24, 24)
+
+    def gradient(segmenter: Segmenter, seen: Tensor, draw: int = 0) -> Tensor:
+        seen = seen.clone().requires_grad_()
+        with draws.looking_at(draw):
+            logits = segmenter.decode(segmenter.encode(seen), [[point(9, 9)]]).logits()[0]
+        return torch.autograd.grad(logits.square().sum(), seen)[0]
+
+    first, other = gradient(model, image), gradient(model, image, 1)
+    bypass = gradient(behind, model.prepare(image, exact=False).detach())  # what BPDA would say
+    assert model.draws == 2 and bool(first.isfinite().all()) and float(first.abs().max()) > 0
+    assert not torch.equal(first, other) and not torch.allclose(first, bypass, rtol=0.1)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 16), (40, 33), (16, 100), (59, 61)])
