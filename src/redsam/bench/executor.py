@@ -64,12 +64,19 @@ class Executor:
             done = set(store.open(self.env))
             pending = [i for i, name in enumerate(self.dataset.ids) if name not in done]
             self.progress.cell(cell, label=label(cell), images=len(self.dataset), finished=len(done))
-            work = _Work(run=self, cell=cell, store=store)
-            for group in work.groups(pending):
-                work.attempt(group)
+            for _ in self.measure(cell, store, pending):
+                pass
             store.finish()
         finally:
             store.close()
+
+    def measure(self, cell: Cell, store: CellStore, indices: Sequence[int]) -> Iterator[None]:
+        """Record these images of a cell in an open store, and pause after each group of them."""
+        work = _Work(run=self, cell=cell, store=store)
+        for group in work.groups(indices):
+            work.attempt(group)
+            yield
+        yield  # the last images may have been unreadable, which makes no group
 
     def clean(self, cell: Cell, samples: Sequence[Sample]) -> list[tuple[Answer, str]]:
         """Clean answers of samples of one size, and where their images lie below the root; from memory where known."""

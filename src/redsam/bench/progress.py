@@ -11,8 +11,9 @@ from redsam.bench.spec import Cell
 class Progress(Protocol):
     """Called from the run's own thread, in this order; nothing here may raise."""
 
-    def start(self, *, cells: int, finished: int, images: int) -> None:
-        """The plan is made: so many cells, so many of them finished earlier, so many images each."""
+    def start(self, *, cells: int, finished: int, images: int, units: tuple[int, int] | None = None) -> None:
+        """The plan is made: so many cells, so many of them finished earlier, so many images each. units: where cells
+        differ in their images, records of the whole plan and of the finished cells; given in that case alone."""
 
     def cell(self, cell: Cell, *, label: str, images: int, finished: int) -> None:
         """A cell begins: so many images, so many of them recorded earlier."""
@@ -27,7 +28,7 @@ class Progress(Protocol):
 class Silent:
     """Says nothing."""
 
-    def start(self, *, cells: int, finished: int, images: int) -> None: ...
+    def start(self, *, cells: int, finished: int, images: int, units: tuple[int, int] | None = None) -> None: ...
 
     def cell(self, cell: Cell, *, label: str, images: int, finished: int) -> None: ...
 

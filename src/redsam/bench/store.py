@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,10 +31,10 @@ def read_records(path: Path) -> list[JsonDict]:
 
 def scan(path: Path) -> Iterator[JsonDict]:
     """The same one by one, so that a file of any size takes the memory of one record."""
-    return (record for record, _ in _lines(path))
+    return (record for record, _ in scan_lines(path))
 
 
-def _lines(path: Path) -> Iterator[tuple[JsonDict, bytes]]:
+def scan_lines(path: Path) -> Iterator[tuple[JsonDict, bytes]]:
     """Each whole record and its line."""
     if not path.exists():
         return
@@ -76,7 +76,7 @@ class CellStore:
             write_json(spec, self.cell.spec())
         with storing(self.samples):
             names, whole = [], 0
-            for record, line in _lines(self.samples):
+            for record, line in scan_lines(self.samples):
                 names.append(str(record["sample"]))
                 whole += len(line)
             self._file = self.samples.open("ab", buffering=0)  # unbuffered: nothing waits for a later, failing flush
@@ -85,10 +85,14 @@ class CellStore:
 
     def append(self, record: JsonDict) -> None:
         """Add one record, on the disk when this returns. Its picture must have been put before."""
+        line = json.dumps(record, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        self.extend([f"{line}\n".encode()])
+
+    def extend(self, lines: Sequence[bytes]) -> None:
+        """Add whole lines of another samples.jsonl, synced once."""
         assert self._file is not None, "open the cell first"
         with storing(self.samples):
-            line = json.dumps(record, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode() + b"\n"
-            rest = memoryview(line)
+            rest = memoryview(b"".join(lines))
             while rest:  # a raw write may take only part; what it leaves on an error is a torn line, cut on reopening
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
@@ -114,10 +118,12 @@ class CellStore:
 
 
 class RunStore:
-    """An output folder: one writer at a time, many readers."""
+    """An output folder: one writer at a time, many readers. ambiguous: names of several images; a clean one of such a
+    name is always stored by its content, too, so that it matters nothing which comes first."""
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, ambiguous: Collection[str] = ()) -> None:
         self.root = Path(root).expanduser()
+        self._ambiguous = frozenset(ambiguous)
 
     def cell(self, cell: Cell) -> CellStore:
         """The folder of one cell (not made yet)."""
@@ -132,10 +138,13 @@ class RunStore:
 
     def put_clean(self, sample: str, image: Tensor) -> str:
         """Store a clean uint8 image once; returns its path below the root. Another image of that name gets another."""
-        content = png_bytes(image)
+        return self.put_clean_png(sample, png_bytes(image))
+
+    def put_clean_png(self, sample: str, content: bytes) -> str:
+        """The same of an image that is a PNG already."""
         name = safe_name(sample)
         path = self.root / "images" / f"{name}.png"
-        if path.exists() and path.read_bytes() != content:
+        if sample in self._ambiguous or (path.exists() and path.read_bytes() != content):
             path = path.with_name(f"{name}-{hashlib.sha256(content).hexdigest()[:8]}.png")
         if not path.exists():
             write_bytes(path, content)
