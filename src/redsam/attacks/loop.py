@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from redsam.attacks.watch import show
 from redsam.errors import InputError
 from redsam.models import draws
 from redsam.prompts import Prompt
@@ -163,6 +164,7 @@ def descend(
     counted = Counter(evaluate=evaluate)
     for step in range(steps):
         state.step = step
+        show(step=step, steps=steps, images=state.x, active=state.active)
         result = _differentiate(counted, state, parts)
         losses.append(_row(state, count))
         size = state.gradient.abs().flatten(1).sum(1)

@@ -17,6 +17,7 @@ from torch import Tensor
 from redsam.attacks.gradient import ObjectiveAttack
 from redsam.attacks.loop import Counter, Evaluate, State, Trace
 from redsam.attacks.task import Task
+from redsam.attacks.watch import show
 from redsam.errors import InputError
 from redsam.threat import Threat
 
@@ -82,6 +83,7 @@ def climb(evaluate: Evaluate, task: Task, proposer: Proposer, *, queries: int) -
     candidates = state.project(proposer.start(state))
     for step in range(queries):
         state.step = step
+        show(step=step, steps=queries, images=state.x, active=state.active)
         if step:
             candidates = state.project(proposer.propose(state))
         # Ranks of different queries are compared, so a scheduled objective is asked for its last value.

@@ -29,6 +29,7 @@ from redsam.cli import (
     privacy,
     protocol,
     report,
+    serve,
     universal,
 )
 from redsam.cli.console import Stopped, complain, quieten, share_cores
@@ -57,6 +58,7 @@ app.command("privacy")(privacy.command)
 app.add_typer(backdoor.app, name="backdoor")
 app.command("report")(report.command)
 app.command("leaderboard")(leaderboard.command)
+app.command("app")(serve.command)
 app.command("list")(listing.command)
 
 
