@@ -19,13 +19,16 @@ from redsam.cli import (
     attack,
     audit,
     backdoor,
+    bench,
     certify,
     corrupt,
+    export,
     harden,
     leaderboard,
     listing,
     masking,
     masks,
+    merge,
     privacy,
     protocol,
     report,
@@ -46,6 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("audit")(audit.command)
+app.command("bench")(bench.command)
 app.command("attack")(attack.command)
 app.command("certify")(certify.command)
 app.command("corrupt")(corrupt.command)
@@ -59,6 +63,8 @@ app.add_typer(backdoor.app, name="backdoor")
 app.command("report")(report.command)
 app.command("leaderboard")(leaderboard.command)
 app.command("app")(serve.command)
+app.command("merge")(merge.command)
+app.command("export")(export.command)
 app.command("list")(listing.command)
 
 
@@ -73,8 +79,15 @@ def options(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Open checkpoints that are pickles, which runs their code.")
+    ] = False,
 ) -> None:
     """Options before the command."""
+    if trust:
+        from redsam.models.trust import trusting
+
+        context.with_resource(trusting())
     share_cores()
     quieten(warnings=not debug)
 
