@@ -104,12 +104,13 @@ class Bar:
         self._task: TaskID | None = None
         self.farewell = "interrupted."
 
-    def start(self, *, cells: int, finished: int, images: int) -> None:
+    def start(self, *, cells: int, finished: int, images: int, units: tuple[int, int] | None = None) -> None:
         """The plan is made."""
         if finished:
             self._console.print(f"going on: {finished} of {cells} cells were finished earlier")
         self._bar.start()
-        self._task = self._bar.add_task("", total=cells * images, completed=finished * images)
+        total, done = units or (cells * images, finished * images)
+        self._task = self._bar.add_task("", total=total, completed=done)
 
     def cell(self, cell: Cell, *, label: str, images: int, finished: int) -> None:
         """A cell begins."""
