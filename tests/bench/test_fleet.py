@@ -16,7 +16,7 @@ from redsam.bench import RunStore, read_records
 from redsam.bench.bench import bench
 from redsam.bench.cluster import GIGABYTE, Ray, connected, require, share_of
 from redsam.bench.fleet import DEATHS, Fleet
-from redsam.bench.lanes import Shelf, make_lanes
+from redsam.bench.lanes import Lanes, Shelf, make_lanes
 from redsam.bench.planfile import PlanFile, plan_of
 from redsam.bench.progress import Silent
 from redsam.bench.worker import Parcel, Piece, Task, Worker
@@ -128,6 +128,22 @@ def test_an_image_that_workers_die_of_is_a_failed_record(kit: Any, ray: Any, tmp
     found = {r["sample"]: r for r in kit.same(tmp_path / "out").values()}
     assert [found[f"photo{i}"]["status"] for i in range(3)] == ["ok", "failed", "ok"]
     assert f"died {DEATHS} times" in found["photo1"]["reason"] and store.cells()[0].done
+
+
+def test_many_workers_may_start_but_three_that_never_speak_end_the_run(tmp_path: Path) -> None:
+    class Mute:
+        """An actor whose hello never comes."""
+
+        class hello:  # noqa: N801
+            remote = staticmethod(lambda: "a reference")
+
+    plan = Lanes(name="none", lanes=())
+    fleet = Fleet(plan=plan, store=RunStore(tmp_path), progress=Silent(), settings=Ray(workers=16))
+    slots = [fleet._hire(Mute) for _ in range(16)]
+    fleet._died(slots[0])
+    fleet._died(slots[1])
+    with pytest.raises(InputError, match="die before they start"):
+        fleet._died(slots[2])
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,9 +118,6 @@ class Fleet:
         return lambda: actor.remote(**arguments), count
 
     def _hire(self, make: Any) -> _Slot:
-        if self._stillborn >= STILLBORN:
-            raise InputError("Workers die before they start.", hint="Give them more memory, or fewer --workers.")
-        self._stillborn += 1
         actor = make()
         return _Slot(actor=actor, ready=actor.hello.remote())
 
@@ -161,9 +158,8 @@ class Fleet:
         for piece in task.pieces:
             self._tell(piece.cell)
         slot.task = task
-        slot.ready = slot.actor.run.options(num_returns="streaming", _generator_backpressure_num_objects=BEHIND).remote(
-            task
-        )
+        run = slot.actor.run.options(num_returns="streaming", _generator_backpressure_num_objects=BEHIND)
+        slot.ready = run.remote(task)
 
     def _tell(self, cell: Cell) -> None:
         """A cell begins, if it has not yet."""
@@ -261,6 +257,9 @@ class Fleet:
         self.pids.pop(id(slot), None)
         task = slot.task
         if task is None:
+            self._stillborn += 1
+            if self._stillborn >= STILLBORN:
+                raise InputError("Workers die before they start.", hint="Give them more memory, or fewer --workers.")
             return
         alone = sum(len(piece.indices) for piece in task.pieces) == 1
         died, back = task.died + 1, 0
