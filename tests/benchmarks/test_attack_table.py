@@ -56,7 +56,7 @@ def test_the_plan_adds_up() -> None:
     todo = jobs(2, 1, only=["pgd", "simba", "figa-sweep"])
     text = plan(todo).splitlines()
     assert len(text) == 8 + 2 and text[-1] == (
-        f"8 jobs: {2 * 2 * 40 + 2 * 1 * (5 * 100 + 25)} gradients and {2 * QUERIES['simba']} forwards at most"
+        f"8 jobs: {2 * 2 * 40 + 2 * 1 * (6 * 100 + 25)} gradients and {2 * QUERIES['simba']} forwards at most"
     )
     expected = ["clean", "figa-sweep", "simba", "pgd"]
     assert [line.split()[1] for line in text[1:-1]] == [name for name in expected for _ in SETS]

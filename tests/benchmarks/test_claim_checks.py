@@ -9,7 +9,7 @@ from typing import Any
 import claim_checks
 import pytest
 from attack_jobs import bank
-from claim_checks import MARKER, NOISE, SURROGATES, checks, judged, main
+from claim_checks import CROSSED, MARKER, NOISE, SURROGATES, checks, judged, main
 from claims import ALL_PIXELS
 from evidence import NOT_REPRODUCED, REPRODUCED
 from pages import markers
@@ -22,14 +22,16 @@ KINDS = ("point", "points", "box", "mask")
 PGD = "pgd, one kind of prompt"
 
 
-@pytest.mark.parametrize(("level", "verdict"), [(0.4, NOT_REPRODUCED), (0.2, REPRODUCED)])
-def test_the_matrix_is_judged_with_the_other_loss(level: float, verdict: str) -> None:
-    checked = [field("cross-prompt", PGD, 0.3, crafted=a, tested=b) for a in KINDS for b in KINDS]
-    checked += [field("cross-prompt", "cross-prompt", level, crafted="all kinds", tested=k) for k in KINDS]
+def test_each_way_of_the_matrix_is_judged_by_itself() -> None:
+    checked, wanted = [], []
+    for label, (level, verdict) in zip(CROSSED, ((0.4, NOT_REPRODUCED), (0.2, REPRODUCED)), strict=True):
+        checked += [field("cross-prompt", PGD + label, 0.3, crafted=a, tested=b) for a in KINDS for b in KINDS]
+        ours = f"cross-prompt{label}"
+        checked += [field("cross-prompt", ours, level, crafted="all kinds", tested=k) for k in KINDS]
+        wanted += [(verdict, pytest.approx(0.3 - level, abs=1e-6))] * (1 + len(KINDS))
     found = judged([], checked)
     assert list(found) == ["cross-prompt"]
-    assert [c.verdict for c in found["cross-prompt"]] == [verdict] * (1 + len(KINDS))
-    assert found["cross-prompt"][0].value == pytest.approx(0.3 - level, abs=1e-6)
+    assert [(c.verdict, c.value) for c in found["cross-prompt"]] == wanted
 
 
 def test_pixels_and_scores_are_judged_by_the_claims_own_rules() -> None:

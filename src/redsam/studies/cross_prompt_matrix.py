@@ -22,15 +22,18 @@ class CrossPromptMatrix(Study):
     """Source prompt x test prompt: PGD against one kind of prompt beside the cross-prompt attack, same objective.
 
     prompts: the kinds, each both the attacker's and the tester's: one point, five points, box, mask. All prompts of one
-    kind on an image are attacked together (joint), or one by one. objective: of both attacks. Deviation: the paper's
-    prompts, loss, data and settings were not to be had; eps 8/255 and 40 steps are what the neighbouring papers use,
-    Dice is ours (see the attack).
+    kind on an image are attacked together (joint), or one by one. objective: of both attacks. objects: the kind of
+    prompt whose clean masks tell the cross-prompt attack which objects to draw prompts of; a point's are often of
+    something else on a weak model, and the attack is then made for the wrong objects. Deviation: the paper's prompts,
+    loss, data and settings were not to be had; eps 8/255 and 40 steps are what the neighbouring papers use, Dice and
+    objects by boxes are ours (docs/attacks.md shows both with and without).
     """
 
     prompts: tuple[str, ...] = ("point", "points", "box", "mask")
     level: int = 8
     steps: int = 40
     objective: str = "dice"
+    objects: str = "box"
     max_objects: int | None = 5
     joint: bool = True
 
@@ -50,7 +53,8 @@ class CrossPromptMatrix(Study):
         crossed = self.stepped("cross-prompt", threats, self.steps, objective=self.objective)
         rows = self._rows(asked.matrix("cross-prompt-matrix", [single], kinds, kinds, joint=self.joint), None)
         # Its prompts only say which objects: it draws its own, of all kinds.
-        rows += self._rows(asked.matrix("cross-prompt-matrix", [crossed], kinds[:1], kinds, joint=self.joint), ANY)
+        told: list[Asked] = [(self.objects, {"max_objects": self.max_objects})]
+        rows += self._rows(asked.matrix("cross-prompt-matrix", [crossed], told, kinds, joint=self.joint), ANY)
         ours = list({(r["cell"], r["attack"]): r for r in rows}.values())
         theirs = published(
             "Robust SAM, text of figure 1", attack="cross-prompt", victim="SAM", crafted=ANY, tested="not said",
