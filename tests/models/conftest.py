@@ -69,6 +69,15 @@ def texts_for(height: int, width: int) -> list[Prompt]:
     return [text(name) for name in names]
 
 
+def _without_mask(prompt: Prompt) -> Prompt:
+    """The rest of a prompt, or its mask as a box."""
+    if prompt.mask is None:
+        return prompt
+    rows, columns = np.nonzero(prompt.mask)
+    corners = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
+    return Prompt(points=prompt.points, labels=prompt.labels, box=prompt.box if prompt.points else corners)
+
+
 @pytest.fixture
 def make_prompts(request: pytest.FixtureRequest) -> Callable[[int, int], list[Prompt]]:
     """Prompts of every kind that the family under test takes."""
@@ -77,6 +86,8 @@ def make_prompts(request: pytest.FixtureRequest) -> Callable[[int, int], list[Pr
     kind = registry.get("model", request.getfixturevalue("family")).obj
     if not kind.takes_clicks:
         return texts_for
+    if not kind.takes_masks:
+        return lambda height, width: [_without_mask(p) for p in prompts_for(height, width)]
     if not kind.takes_text:
         return prompts_for
     return lambda height, width: [*prompts_for(height, width)[:-2], *texts_for(height, width)[:2]]

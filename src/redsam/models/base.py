@@ -29,9 +29,10 @@ class Segmenter(ABC):
     family: str = ""
     # Whether masks have gradients with regard to the image; a model that says no is attacked through its answers only.
     differentiable: bool = True
-    # Which prompts it takes: texts, and points, boxes and masks.
+    # Which prompts it takes: texts, points and boxes, and of a model that takes these, masks.
     takes_text: bool = False
     takes_clicks: bool = True
+    takes_masks: bool = True
     # Over how many of its random draws an attacker averages a gradient (see draws.py); 1 where nothing is drawn.
     draws: int = 1
     # Memory for what prompts keep until the backward pass; beyond it they are decoded in parts, and once more then.

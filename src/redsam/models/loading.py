@@ -19,6 +19,7 @@ from redsam.models.hf import TransformersSegmenter, cast_model
 from redsam.models.lab import lab_folder, lab_names
 from redsam.models.official import read_official
 from redsam.models.text import attach
+from redsam.models.trust import trusting
 from redsam.registry import entries, get
 
 # For suggestions only: any hub id of a known architecture loads.
@@ -45,20 +46,29 @@ def load(
     checkpointing: bool = False,
     attention: Attention | None = None,
     name: str | None = None,
+    trust: bool | None = None,
 ) -> Segmenter:
-    """A Segmenter from a lab name, a hub id, a `save_pretrained` folder, a Meta .pth of SAM, or a module in memory.
+    """A Segmenter from a lab name, a hub id, a `save_pretrained` folder, a published weight file (SAM, SAM-HQ,
+    MobileSAM, SAM 2), or a module in memory.
 
     Two prefixes ask for texts: `grounded:DETECTOR+SEGMENTER`, each a hub id, folder or lab name (Grounding DINO or
-    OWLv2; `grounded-frozen:` keeps the boxes of the clean image, see grounded.py), and `text:NAME` for SAM 3.
+    OWLv2; `grounded-frozen:` keeps the boxes of the clean image, see grounded.py), and `text:NAME` for SAM 3. Further
+    prefixes declare themselves as `@register("opener", PREFIX)`: `fastsam:PATH`.
 
     A module in memory is used as it is, set to eval and frozen. dtype: float32 unless given, a module's own for a
     module. checkpointing: recompute the encoder's activations in the backward pass (less memory, more time, same
     numbers). attention: how SAM's encoder computes its attention (attention.py); None and "auto" take what is fastest,
     "official" is transformers' own code. name: what reports call it, by default the hub id or the
-    last part of the path: where a model lies is no part of what it is.
+    last part of the path: where a model lies is no part of what it is. trust: open checkpoints that are pickles, which
+    runs their code (trust.py); None leaves it as it was said around this call, and unsaid is no.
     Raises UnknownName (nothing of that name), InputError (no such path), CheckpointError (not weights, not the weights
     the architecture asks for, or not finite), MissingExtra (family needs another package).
     """
+    if trust is not None:
+        with trusting(trust):
+            return load(
+                spec, device=device, dtype=dtype, checkpointing=checkpointing, attention=attention, name=name
+            )  # fmt: skip
     if isinstance(spec, nn.Module):
         return finish(
             spec,
@@ -78,6 +88,11 @@ def load(
         found = load_text(prefix, rest, device=device, dtype=dtype, checkpointing=checkpointing, name=name)
         use(found.model, attention)
         return found
+    opener = next((e.obj for e in entries("opener") if isinstance(spec, str) and colon and e.name == prefix), None)
+    if opener is not None:
+        return cast(
+            Segmenter, opener(rest, device=device, dtype=dtype, checkpointing=checkpointing, name=name)
+        )  # fmt: skip
     source = resolve(spec)
     family: type[TransformersSegmenter]
     if isinstance(source, Path) and source.is_file():

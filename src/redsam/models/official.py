@@ -77,6 +77,11 @@ RULES = tuple(
     )
     for old, new in rules
 )
+# A small network of the decoder and the layer in it.
+HEAD = re.compile(
+    r"(.*(?:hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head|hf_mlp)\.)"
+    r"(proj_in|proj_out|layers\.(\d+))(\..*)"
+)
 TIED = ("shared_image_embedding.positional_embedding", "prompt_encoder.shared_embedding.positional_embedding")
 
 
@@ -202,6 +207,7 @@ def _is_pickle(path: Path) -> bool:
 
 
 def shape_of(state: Mapping[str, Tensor], key: str, where: str) -> tuple[int, ...]:
+    """The shape of a tensor of the file. Raises CheckpointError when it is not there."""
     if key not in state:
         raise CheckpointError(f"{where} lacks '{key}'.", hint=HINT)
     return tuple(state[key].shape)
@@ -213,6 +219,7 @@ def count(state: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def head_depth(state: Mapping[str, Tensor]) -> int:
+    """Layers of the head that predicts IoU."""
     return count(state, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\.")
 
 
