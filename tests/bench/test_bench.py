@@ -12,6 +12,7 @@ from redsam.bench.planfile import plan_of
 from redsam.cli import main
 from redsam.data import open_data
 from redsam.models import load
+from redsam.report import render
 
 
 def test_records_are_those_of_an_audit(kit: Any, tmp_path: Path, tiny_folder: Path, folder: Path) -> None:
@@ -33,6 +34,8 @@ def test_photographs_of_one_name_in_two_sets_do_not_mix(kit: Any, tmp_path: Path
     paths = {r["clean_image"] for r in kit.same(tmp_path / "forth").values()}
     assert len(paths) == 5 and all((tmp_path / "forth" / path).is_file() for path in paths)
     assert {row["data"] for row in forth.cells} == {"one", "two"}
+    page = render(tmp_path / "forth").read_text()
+    assert "tiny on one" in page and "tiny on two" in page, "each set is judged apart"
 
 
 def test_the_first_plan_of_the_documentation_runs(tmp_path: Path) -> None:

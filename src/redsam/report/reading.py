@@ -124,6 +124,8 @@ def read_run(out: Path) -> Run:
             hint="Report with the version of redsam that wrote the run.",
         )
     specs: dict[str, Mapping[str, Any]] = {}
+    lines = [line for line in summary["cells"] if isinstance(line, dict)]
+    several = len({line.get("data") for line in lines}) > 1
     unfinished = []
     for folder in sorted(p for p in (out / "records").glob("*") if p.is_dir()):
         if (folder / "spec.json").is_file():
@@ -133,8 +135,10 @@ def read_run(out: Path) -> Run:
             unfinished.append(folder.name)
     return Run(
         out=out,
-        rows=tuple(_row(line, specs) for line in summary["cells"] if isinstance(line, dict)),
-        contrasts=tuple(c for c in summary.get("contrasts") or () if isinstance(c, dict)),
+        rows=tuple(_row(line, specs, several) for line in lines),
+        contrasts=tuple(
+            c | {"model": _who(c, several)} for c in summary.get("contrasts") or () if isinstance(c, dict)
+        ),
         failures=tuple(f for f in summary.get("failures") or () if isinstance(f, dict)),
         env=summary.get("env") or {},
         specs=specs,
@@ -196,7 +200,8 @@ def _json(path: Path) -> Any:
         raise InputError(f"{path} cannot be read: {error}.", hint="Run the audit again; it goes on.") from error
 
 
-def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> Row:
+def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]], several: bool) -> Row:
+    """several: there are several data sets, and each is judged apart."""
     cell = str(line.get("cell", ""))
     threat = line.get("threat") if isinstance(line.get("threat"), dict) else specs.get(cell, {}).get("threat")
     threat = threat if isinstance(threat, dict) else {}
@@ -207,7 +212,7 @@ def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> Row
 
     return Row(
         cell=cell,
-        model=str(line.get("model", "model")),
+        model=_who(line, several),
         attack=str(line.get("attack") or "none"),
         label=_label(str(line.get("attack") or "none"), specs.get(cell, {}).get("probe") or line) + _origin(line),
         norm=norm,
@@ -228,6 +233,10 @@ def _row(line: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> Row
         raw=line,
         severity=None if (severity := number(line.get("severity"))) is None else int(severity),
     )
+
+
+def _who(line: Mapping[str, Any], several: bool) -> str:
+    return str(line.get("model", "model")) + (f" on {line.get('data')}" if several else "")
 
 
 def _label(attack: str, probe: Any) -> str:
