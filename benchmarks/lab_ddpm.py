@@ -43,7 +43,7 @@ from redsam.seeds import generator
 
 SETS = ("bsds_test", "coco_panoptic_val", "lowcontrast")
 LEVELS = (5, 10, 15, 25, 50)  # standard deviations in grey levels of 255
-IMAGES, TUNING, CROP = 20, 4, 160
+IMAGES, TUNING, CROP = 14, 2, 128
 MARKER = "diffusion"
 GRIDS = {
     "median": [f"median:size={s}" for s in (2, 3, 4, 5, 7)],
