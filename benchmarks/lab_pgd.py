@@ -100,11 +100,13 @@ def main() -> int:
     parser.add_argument("--slices", type=int, default=4, help="turns of the two arms")
     parser.add_argument("--largest", type=int, default=32)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--autocast", action="store_true", help="the second arm in bfloat16: is the attack as strong?")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     before, after = load(args.model, attention="official"), load(args.model)
+    after.autocast = torch.bfloat16 if args.autocast else None
     images, prompts = cuts(args.images), clicks(args.images)
     speeds = best_batch(after, images, prompts, args.largest)
     batch = min(speeds, key=lambda n: speeds[n])
@@ -120,7 +122,7 @@ def main() -> int:
             left[name] += scores
     found: dict[str, Any] = {
         "model": args.model, "images": args.images, "steps": args.steps, "side": SIDE, "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(), "batch": batch,
+        "threads": torch.get_num_threads(), "batch": batch, "autocast": args.autocast,
         "seconds_a_step_and_image": {n: round(s, 4) for n, s in speeds.items()},
         "images_per_second": {name: round(args.images / sum(s), 4) for name, s in seconds.items()},
         "ratio": round(statistics.median(b / a for b, a in zip(seconds["before"], seconds["after"], strict=True)), 3),

@@ -54,6 +54,7 @@ def officially(on: bool) -> Iterator[None]:
         _official.reset(token)
 
 
+@torch.compiler.assume_constant_result  # a compiled encoder is never asked for an exact answer
 def official() -> bool:
     """Whether an exact answer is wanted: inside of `officially`."""
     return _official.get()
@@ -124,6 +125,7 @@ def grid_codes(height: int, width: int, *, device: torch.device, dtype: torch.dt
 
 
 # --- blocked -------------------------------------------------------------------------------------------------------
+@torch.compiler.disable  # its loop would be unrolled
 def blocked(
     q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, *, scale: float, block: int = BLOCK
 ) -> Tensor:

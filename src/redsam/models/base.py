@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -38,6 +38,10 @@ class Segmenter(ABC):
     # Memory for what prompts keep until the backward pass; beyond it they are decoded in parts, and once more then.
     # 64 prompts on SAM keep 4 GB.
     decode_bytes: int = 4 * 2**30
+    # Half precision for matrix products on the way of gradients (torch.autocast), never for exact answers.
+    autocast: torch.dtype | None = None
+    # The encoder as `compile` left it.
+    compiled: Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]] | None = None
 
     def __init__(self, model: nn.Module, *, name: str) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -136,6 +140,11 @@ class Segmenter(ABC):
     ) -> list[Masks]:
         """The model's final answer per image, as users get it: exact preprocessing, no gradient, mask = logit > 0."""
         return pipeline.predict(self, images, prompts, select=select, reference=reference)
+
+    def compile(self, **options: Any) -> None:
+        """Let `torch.compile` make the encoder over, as an attack sees it: equal up to rounding. What is reported as
+        the model's answer never comes from it. options: of torch.compile, such as mode="max-autotune"."""
+        self.compiled = torch.compile(self._embed, **options)
 
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) of the weights and their names: two models are one when this agrees."""

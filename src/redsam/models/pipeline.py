@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -37,8 +38,9 @@ def encode(segmenter: Hooks, images: Images, *, exact: bool = False) -> Encoding
         pixels.append(frame.fit_exact(_lattice(stack)) if exact else frame.fit(stack))
         frames += [frame] * len(stack)
     batch = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
-    with officially(exact):
-        features, extra = segmenter._embed(batch.to(segmenter.dtype))
+    embed = segmenter._embed if exact or segmenter.compiled is None else segmenter.compiled
+    with officially(exact), _casting(segmenter, exact):
+        features, extra = embed(batch.to(segmenter.dtype))
     return Encoding(features=features, extra=extra, frames=tuple(frames), images=tuple(kept), exact=exact)
 
 
@@ -103,7 +105,7 @@ def _decode_points(
             features: Tensor, *extra: Tensor, owners: list[int] = owners, prompts: ModelPrompts = prompts
         ) -> tuple[Tensor, Tensor]:
             rows = tuple(_rows(e, owners) for e in extra)
-            with officially(encoding.exact):
+            with officially(encoding.exact), _casting(segmenter, encoding.exact):
                 return segmenter._decode_group(_rows(features, owners), rows, prompts, multimask=multimask)
 
         if room < len(members) and torch.is_grad_enabled():
@@ -111,6 +113,13 @@ def _decode_points(
         else:
             found.append(answer(encoding.features, *encoding.extra))
     return found
+
+
+def _casting(segmenter: Hooks, exact: bool) -> AbstractContextManager[object]:
+    """Half precision where it was asked for and no exact answer is wanted."""
+    if segmenter.autocast is None or exact:
+        return nullcontext()
+    return torch.autocast(segmenter.device.type, dtype=segmenter.autocast)
 
 
 def kept_bytes(encoding: Encoding) -> int:

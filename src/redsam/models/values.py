@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -62,6 +62,8 @@ class Hooks(Protocol):
     takes_text: bool
     takes_clicks: bool
     decode_bytes: int
+    autocast: torch.dtype | None
+    compiled: Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]] | None
 
     @property
     def device(self) -> torch.device: ...
