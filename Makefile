@@ -1,11 +1,11 @@
-# make demo | test | lint | clean. Needs Python >= 3.11 and nothing else; everything goes into $(VENV).
+# make demo | test | test-extras | lint | clean. Needs Python >= 3.11 and nothing else; everything goes into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-audit
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test picture lint format clean
+.PHONY: demo test test-extras picture lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.run
@@ -14,6 +14,14 @@ demo: $(VENV)/.run
 # One process a core, one thread each.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+
+# The families that need timm, torchvision or ultralytics (AGPL-3.0), and the published weight files against the packages
+# that write them, in an environment of their own: some 6 GB, with the torch that torchvision was built for.
+EXTRAS ?= .venv-extras
+test-extras: $(EXTRAS)/.made
+	OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest -q tests/models -m extras
+	OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest -q tests/models/test_conformance.py tests/models/test_loading.py \
+		-k "mobilesam or edgetam or fastsam or sam3 or sam2 or torchvision"
 
 # The picture of the README.
 picture: $(VENV)/.run
@@ -31,7 +39,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(EXTRAS) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -49,3 +57,13 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 # not fit the torch at hand; what is compared uses neither.
 	$(PIP) install --no-deps torchattacks -c constraints.txt
 	@touch $@ $(VENV)/.run
+
+# Without its dependencies what pins old ones or builds for a GPU: sam2 and what segment-anything-hq asks for.
+$(EXTRAS)/.made: pyproject.toml
+	$(PYTHON) -m venv $(EXTRAS)
+	$(EXTRAS)/bin/python -m pip --disable-pip-version-check --quiet install torch torchvision
+	$(EXTRAS)/bin/python -m pip --disable-pip-version-check --quiet install -e '.[mobilesam,edgetam,fastsam,lora]' \
+		pytest hypothesis segment-anything hydra-core iopath setuptools
+	SAM2_BUILD_CUDA=0 $(EXTRAS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps \
+		--no-build-isolation segment-anything-hq sam2
+	@touch $@
