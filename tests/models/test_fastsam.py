@@ -1,0 +1,223 @@
+"""FastSAM against ultralytics' own predictor on random weights, its choice by prompts, attacks on it, and trust.
+Needs ultralytics (make test-extras); skips without it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from redsam import registry
+from redsam.errors import CheckpointError, InputError
+from redsam.models import load, tiny
+from redsam.models.fastsam import FastSam
+from redsam.prompts import Prompt, box, point, points, text
+from redsam.threat import Threat
+from redsam.types import to_uint8
+
+pytest.importorskip("ultralytics", reason="FastSAM is a model of ultralytics")
+pytestmark = pytest.mark.extras
+
+Picture = Callable[..., Tensor]
+SIDE = 256
+SIZES = ((180, 256), (300, 200), (256, 256))
+# Stated and asserted: share of pixels in which an instance differs from ultralytics' at the network's resolution, and
+# IoU of the answers to prompts in original pixels.
+PIXELS, ANSWERS = 1e-4, 0.98
+
+
+def model(seed: int = 3) -> FastSam:
+    """Random weights, with so high a bar that a few dozen instances pass it."""
+    made = tiny("fastsam", seed=seed, image_size=SIDE)
+    assert isinstance(made, FastSam)
+    return made
+
+
+def bar(made: FastSam, image: Tensor, count: int = 40) -> float:
+    """A confidence that about `count` candidates pass."""
+    scores = made.encode(image[None], exact=True).extra[0][0, :, 4].sort(descending=True).values
+    return float((scores[count - 1] + scores[count]) / 2)
+
+
+def theirs(made: FastSam, image: Tensor, *, retina: bool, prompts: dict[str, Any] | None = None) -> Any:
+    """What ultralytics' predictor answers."""
+    from ultralytics.models.fastsam import FastSAMPredictor
+
+    chosen = {"conf": made.confidence, "iou": made.overlap, "imgsz": SIDE, "retina_masks": retina}
+    quiet = {"save": False, "verbose": False, "device": "cpu", "mode": "predict", "task": "segment"}
+    predictor = FastSAMPredictor(overrides={**chosen, **quiet, "model": "fastsam.pt"})
+    array = to_uint8(image).permute(1, 2, 0).flip(-1).contiguous().numpy()
+    predictor.set_prompts(prompts or {})
+    return predictor(source=[array], model=copy.deepcopy(made.net.yolo))[0]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_instances_equal_ultralytics(size: tuple[int, int], make_picture: Picture, record_property: Any) -> None:
+    made, image = model(), make_picture(*size, seed=7)
+    made.confidence = bar(made, image)
+    result = theirs(made, image, retina=False)
+    encoding = made.encode(image[None], exact=True)
+    found = made.instances(encoding.features[0], encoding.extra[0][0])
+    official = result.masks.data > 0
+    ours = found.masks[:, : official.shape[1], : official.shape[2]]
+    scores = encoding.extra[0][0][found.rows, 4]
+    assert len(official) == len(ours) > 5 and not found.masks[:, official.shape[1] :].any()
+    torch.testing.assert_close(scores, result.boxes.conf, rtol=0, atol=1e-4)
+    worst = float((ours ^ official).flatten(1).float().mean(1).max())
+    record_property("worst_share_of_pixels", worst)
+    assert worst <= PIXELS
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_prompts_choose_as_ultralytics(size: tuple[int, int], make_picture: Picture, record_property: Any) -> None:
+    made, (height, width) = model(), size
+    image = make_picture(height, width, seed=8)
+    made.confidence = bar(made, image)
+    asked: list[tuple[Prompt, dict[str, Any]]] = []
+    for fx, fy in ((0.3, 0.4), (0.6, 0.5), (0.5, 0.8)):
+        x, y = int(width * fx), int(height * fy)
+        asked.append((point(x, y), {"points": [[x, y]], "labels": [1]}))
+        other = [int(width * 0.8), int(height * 0.2)]
+        two = points([(x, y), (float(other[0]), float(other[1]))], [1, 0])
+        asked.append((two, {"points": [[x, y], other], "labels": [1, 0]}))
+        corners = [x // 2, y // 2, x // 2 + width // 3, y // 2 + height // 3]
+        asked.append((box(*corners), {"bboxes": [corners]}))
+    overlaps = []
+    for prompt, given in asked:
+        result = theirs(made, image, retina=True, prompts=given)
+        official = torch.zeros(size, dtype=torch.bool)
+        if len(result):
+            official = (result.masks.data > 0).any(0)
+        ours = made.predict(image[None], [[prompt]])[0].masks[0]
+        both, either = int((ours & official).sum()), int((ours | official).sum())
+        overlaps.append(both / either if either else 1.0)
+    record_property("overlaps", [round(v, 4) for v in overlaps])
+    assert sorted(overlaps)[len(overlaps) // 2] >= ANSWERS and min(overlaps) >= 0.9
+
+
+def test_nothing_found_is_empty_and_still_has_a_gradient(make_picture: Picture) -> None:
+    made = model()
+    made.confidence = 0.999999
+    image = make_picture(180, 256)[None].requires_grad_()
+    prediction = made.decode(made.encode(image), [[point(100, 90), box(20, 20, 90, 120)]])
+    assert not (prediction.low_res > 0).any() and (prediction.iou == 0).all()
+    (gradient,) = torch.autograd.grad(prediction.low_res.mean(), image)
+    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["pgd", "square"])
+def test_attacks_white_box_and_black_box(name: str, make_picture: Picture) -> None:
+    made, image = model(), make_picture(180, 256, seed=8)
+    made.confidence = bar(made, image)
+    prompt = next(
+        p for p in (point(60, 50), point(128, 90), point(200, 140), box(20, 20, 200, 150))
+        if made.predict(image[None], [[p]])[0].masks[0].any()
+    )  # fmt: skip
+    if name == "pgd":
+        attack, threat = registry.create("attack", name, steps=8), Threat(eps=16 / 255)
+    else:
+        attack, threat = registry.create("attack", name), Threat(eps=16 / 255, knowledge="score", queries=30)
+    result = attack.run(made, image[None], [[prompt]], threat=threat)
+    before = made.predict(image[None], [[prompt]])[0].masks[0]
+    after = made.predict(result.images, [[prompt]])[0].masks[0]
+    assert (result.images[0] - image).abs().max() <= 16 / 255 + 1e-6
+    if name == "pgd":
+        assert (before & after).sum() / (before | after).sum().clamp(min=1) < 0.9
+    else:
+        assert result.gradients == 0
+
+
+class _Bomb(torch.nn.Module):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("raise SystemExit('code of a pickle ran')",)
+
+
+def test_nothing_is_unpickled_without_trust(tmp_path: Path) -> None:
+    torch.save({"model": _Bomb()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match="evil.pt is a pickle"):
+        load(f"fastsam:{tmp_path / 'evil.pt'}")
+    with pytest.raises(CheckpointError, match="never run"):  # not by another door either
+        load(tmp_path / "evil.pt")
+
+
+def test_what_ultralytics_saves_loads_when_trusted(tmp_path: Path, make_picture: Picture) -> None:
+    made = model()
+    torch.save({"model": None, "ema": made.net.yolo, "train_args": {"imgsz": SIDE}}, tmp_path / "last.pt")
+    loaded = load(f"fastsam:{tmp_path / 'last.pt'}", trust=True)
+    assert loaded.family == "fastsam" and loaded.name == "last.pt"
+    image = make_picture(180, 256)[None]
+    one, two = (m.predict(image, [[point(100, 90)]])[0].logits for m in (made, loaded))
+    assert torch.equal(one, two)
+
+
+def test_a_folder_whose_description_would_run_code_is_refused(tmp_path: Path) -> None:
+    made = model()
+    made.net.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["yolo"]["activation"] = "print('ran')"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="activation"):
+        load(tmp_path)
+
+
+def test_a_text_needs_clip(make_picture: Picture) -> None:
+    with pytest.raises(InputError, match="takes no text prompt"):
+        model().predict(make_picture(90, 128)[None], [[text("a dog")]])
+
+
+def test_text_takes_the_nearest_cut_out_as_ultralytics(make_picture: Picture, monkeypatch: Any) -> None:
+    """The same similarity given to both: cut-outs and choice must agree."""
+    from ultralytics.models.fastsam import FastSAMPredictor
+
+    from redsam.models import fastsam_text
+
+    def bright(cuts: Any) -> Tensor:
+        return torch.tensor([float(torch.as_tensor(c.copy()).float().mean()) for c in cuts])
+
+    made, image = model(), make_picture(180, 256, seed=8)
+    made.confidence = bar(made, image)
+    made.takes_text = True
+    monkeypatch.setattr(fastsam_text, "similarity", lambda clip, cuts, what: bright(cuts))
+    monkeypatch.setattr(
+        FastSAMPredictor, "_clip_inference", lambda self, images, texts: bright([np.array(i) for i in images])[None]
+    )
+    result = theirs(made, image, retina=True, prompts={"texts": ["a thing"]})
+    ours = made.predict(image[None], [[text("a thing")]])[0].masks[0]
+    official = result.masks.data[0] > 0
+    assert float((ours & official).sum() / (ours | official).sum()) >= 0.95
+
+
+def test_clip_of_transformers_reads_text_and_cut_outs() -> None:
+    from transformers import CLIPConfig, CLIPModel
+
+    from redsam.models.fastsam_text import similarity
+
+    parts = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        clip: Any = CLIPModel(
+            CLIPConfig(
+                text_config={**parts, "vocab_size": 64, "max_position_embeddings": 8},
+                vision_config={**parts, "image_size": 32, "patch_size": 16},
+                projection_dim=16,
+            )
+        ).eval()
+
+    class Words:
+        def __call__(self, given: Any, **_: Any) -> Any:
+            many = given if isinstance(given, list) else [given]
+            ids = torch.tensor([[1, 2 + len(t) % 50, 49] for t in many])
+            rows = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            return rows if isinstance(given, list) else {"input_ids": ids[0].tolist()}
+
+    object.__setattr__(clip, "tokenizer", Words())
+    cuts = [torch.randint(0, 255, (40, 60, 3), dtype=torch.uint8).numpy() for _ in range(3)]
+    found = similarity(clip, cuts, "a dog")
+    assert found.shape == (3,) and torch.isfinite(found).all() and found.abs().max() <= 1
