@@ -1,11 +1,11 @@
-# make demo | test | test-extras | lint | clean. Needs Python >= 3.11 and nothing else; everything goes into $(VENV).
+# make demo | test | test-extras | docs | lint | clean. Needs Python >= 3.11 and nothing else; everything goes into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-audit
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-extras picture lint format clean
+.PHONY: demo test test-extras picture docs lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.run
@@ -28,6 +28,10 @@ picture: $(VENV)/.run
 	$(BIN)/redsam attack src/redsam/data/demo/coins.jpg --model lab-b --box 305,16,365,72 --out build/picture
 	mkdir -p docs
 	$(BIN)/python -c "from PIL import Image; Image.open('build/picture/figure.png').convert('RGB').save('docs/attack.webp', quality=80)"
+
+# The pages of docs/ and a reference from the docstrings, as HTML; a gap or a dead link is an error.
+docs: $(VENV)/.run
+	$(BIN)/python docs/build.py build/docs
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
