@@ -54,7 +54,8 @@ def officially(on: bool) -> Iterator[None]:
         _official.reset(token)
 
 
-@torch.compiler.assume_constant_result  # a compiled encoder is never asked for an exact answer
+# A constant to `torch.compile`: a compiled encoder is never asked for an exact answer.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def official() -> bool:
     """Whether an exact answer is wanted: inside of `officially`."""
     return _official.get()
@@ -125,7 +126,8 @@ def grid_codes(height: int, width: int, *, device: torch.device, dtype: torch.dt
 
 
 # --- blocked -------------------------------------------------------------------------------------------------------
-@torch.compiler.disable  # its loop would be unrolled
+# `torch.compile` would unroll its loop.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def blocked(
     q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, *, scale: float, block: int = BLOCK
 ) -> Tensor:
