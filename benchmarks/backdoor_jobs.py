@@ -34,7 +34,7 @@ DETECT, COUNT, STRIP_IMAGES = 40, 6, 20
 COSTS = {"train": 0.8, "measure": 0.15, "detect": 0.08, "strip": 0.04}
 # Of these, what is registered. Both with diffusion at the longest side of lab-b's frame, which is all that it sees.
 WANTED = ("jpeg", "gaussian", "median", "zip:large=residual", "diffpure:large=residual")
-PURIFYING = {"zip": 7.0, "diffpure": 3.5}  # seconds a picture, clean or triggered; of the others, nothing to speak of
+PURIFYING = {"zip": 8.0, "diffpure": 4.3}  # seconds a picture, clean or triggered; of the others, nothing to speak of
 
 
 def purifiers() -> list[str]:

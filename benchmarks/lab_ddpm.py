@@ -53,8 +53,8 @@ GRIDS = {
     "tv": [f"tv:drop=0,weight={w}" for w in (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)],
 }
 COSTS = (
-    "diffpure", "diffpure:steps=4", "diffpure:large=residual", "diffpure:large=residual,t=50,steps=4", "zip",
-    "zip:large=residual", "zip:large=residual,start=300,steps=6", "bilateral", "jpeg",
+    "diffpure:large=residual,t=50,steps=4", "zip:large=residual,start=300,steps=6", "diffpure:large=residual",
+    "zip:large=residual", "diffpure:t=50,steps=4",
 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ PURIFIERS = (
     "tv:steps=10", "jpeg:quality=50|median",
 )  # fmt: skip
 # At the longest side of lab-b's frame, which is all that it sees, in few steps. Their adaptive attack differentiates
-# through the diffusion: 4 to 6 s a draw of one core, 8 to 11 core hours a purifier for the whole table; --static:
+# through the diffusion: 5 to 8 s a draw of one core, 8 to 15 core hours a purifier for the whole table; --static:
 # about ten minutes.
 DIFFUSION = ("diffpure:large=residual,t=50,steps=4", "zip:large=residual,start=300,steps=6")
 COLUMNS = ("data", "defense", "prompt", "clean", "cost", "static", "static_gain", "transfer", "adaptive",
