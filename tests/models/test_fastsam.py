@@ -20,7 +20,7 @@ from redsam.models import load, tiny
 from redsam.models.fastsam import FastSam
 from redsam.prompts import Prompt, box, point, points, text
 from redsam.threat import Threat
-from redsam.types import to_uint8
+from redsam.types import from_uint8, to_uint8
 
 pytest.importorskip("ultralytics", reason="FastSAM is a model of ultralytics")
 pytestmark = pytest.mark.extras
@@ -50,7 +50,7 @@ def theirs(made: FastSam, image: Tensor, *, retina: bool, prompts: dict[str, Any
     """What ultralytics' predictor answers."""
     from ultralytics.models.fastsam import FastSAMPredictor
 
-    chosen = {"conf": made.confidence, "iou": made.overlap, "imgsz": SIDE, "retina_masks": retina}
+    chosen = {"conf": made.confidence, "iou": made.overlap, "imgsz": SIDE, "retina_masks": retina, "rect": True}
     quiet = {"save": False, "verbose": False, "device": "cpu", "mode": "predict", "task": "segment"}
     predictor = FastSAMPredictor(overrides={**chosen, **quiet, "model": "fastsam.pt"})
     array = to_uint8(image).permute(1, 2, 0).flip(-1).contiguous().numpy()
@@ -102,6 +102,12 @@ def test_prompts_choose_as_ultralytics(size: tuple[int, int], make_picture: Pict
     assert sorted(overlaps)[len(overlaps) // 2] >= ANSWERS and min(overlaps) >= 0.9
 
 
+def test_prompts_move_with_the_image() -> None:
+    made, xy = model(), torch.tensor([[41.0, 12.0], [0.0, 0.0]])
+    one, two = made.frame(44, 60), made.frame(88, 120)
+    torch.testing.assert_close(one.coordinates(xy), two.coordinates(2 * xy))
+
+
 def test_nothing_found_is_empty_and_still_has_a_gradient(make_picture: Picture) -> None:
     made = model()
     made.confidence = 0.999999
@@ -126,8 +132,9 @@ def test_attacks_white_box_and_black_box(name: str, make_picture: Picture) -> No
         attack, threat = registry.create("attack", name), Threat(eps=16 / 255, knowledge="score", queries=30)
     result = attack.run(made, image[None], [[prompt]], threat=threat)
     before = made.predict(image[None], [[prompt]])[0].masks[0]
-    after = made.predict(result.images, [[prompt]])[0].masks[0]
-    assert (result.images[0] - image).abs().max() <= 16 / 255 + 1e-6
+    attacked = from_uint8(result.images)
+    after = made.predict(attacked, [[prompt]])[0].masks[0]
+    assert (attacked[0] - image).abs().max() <= 16 / 255 + 1e-6
     if name == "pgd":
         assert (before & after).sum() / (before | after).sum().clamp(min=1) < 0.9
     else:
