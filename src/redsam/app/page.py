@@ -1,6 +1,7 @@
 """The thin layer of Gradio: components, and which verb each of them calls. Needs `redsam[app]`."""
 
-# No postponed annotations here: Gradio reads `request: gr.Request` as it stands to know what a handler wants.
+from __future__ import annotations
+
 import os
 import shutil
 import tempfile
@@ -103,7 +104,7 @@ def build(stage: Stage, visitors: Visitors) -> Any:
         def on(verb: Callable[[Session, Any], None], told: str) -> Callable[[Any, Any], Any]:
             """A handler that does something to the visitor's session and shows the stage again."""
 
-            def handle(given: Any, request: gr.Request) -> tuple[str, str, str]:
+            def handle(given: Any, request: Any) -> tuple[str, str, str]:
                 session = visitors.of(str(request.session_hash))
                 try:
                     verb(session, given)
@@ -112,20 +113,20 @@ def build(stage: Stage, visitors: Visitors) -> Any:
                     text = view.line(str(error), wrong=True)
                 return view.stage(session), session.written, text
 
-            return handle
+            return asking(gr, handle)  # type: ignore[no-any-return]
 
         chosen = "Click an object, or drag a box around it."
         placed = "Press Attack, or select something else."
         to_photo = on(lambda session, name: session.choose(name), chosen)
         to_place = on(lambda session, where: session.place(where), placed)
 
-        def pick(request: gr.Request, event: gr.EventData) -> tuple[str, str, str]:
+        def pick(request: Any, event: Any) -> tuple[str, str, str]:
             return to_photo(str(dict(event._data or {}).get("photo")), request)  # type: ignore[no-any-return]
 
-        def welcome(request: gr.Request) -> tuple[str, str, str]:
+        def welcome(request: Any) -> tuple[str, str, str]:
             return to_photo(FIRST, request)  # type: ignore[no-any-return]
 
-        def point_at(request: gr.Request, event: gr.EventData) -> tuple[str, str, str]:
+        def point_at(request: Any, event: Any) -> tuple[str, str, str]:
             return to_place(dict(event._data or {}), request)  # type: ignore[no-any-return]
 
         def attack_it(
@@ -136,7 +137,7 @@ def build(stage: Stage, visitors: Visitors) -> Any:
             defense: str,
             compare: bool,
             other: str,
-            request: gr.Request,
+            request: Any,
         ) -> Iterator[Any]:
             session = visitors.of(str(request.session_hash))
             choice = Choice(
@@ -149,25 +150,32 @@ def build(stage: Stage, visitors: Visitors) -> Any:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)  # Gradio has its own copy of what is offered
 
-        def stop(request: gr.Request) -> None:
+        def stop(request: Any) -> None:
             visitors.of(str(request.session_hash)).stop()
 
-        def leave(request: gr.Request) -> None:
+        def leave(request: Any) -> None:
             visitors.forget(str(request.session_hash))
 
         free: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "undocumented"}
-        page.load(welcome, None, showing, **free)
-        strip.select(pick, None, showing, **free)
+        page.load(asking(gr, welcome), None, showing, **free)
+        strip.select(asking(gr, pick), None, showing, **free)
         upload.upload(on(lambda session, path: session.upload(path), chosen), upload, showing, **free)
-        photo.select(point_at, None, showing, **free)
+        photo.select(asking(gr, point_at), None, showing, **free)
         written.submit(on(lambda session, text: session.write(text), placed), written, showing, **free)
         compare.change(lambda wanted: gr.update(visible=wanted), compare, other, **free)
         controls = [model, attack, eps, steps, defense, compare, other]
 
-        go.click(attack_it, controls, screen, **free)
-        halt.click(stop, None, None, queue=False, **free)
-        page.unload(leave)
+        go.click(asking(gr, attack_it), controls, screen, **free)
+        halt.click(asking(gr, stop), None, None, queue=False, **free)
+        page.unload(asking(gr, leave))
     return page
+
+
+def asking(gr: Any, handler: Any) -> Any:
+    """The handler, told in its annotations (where Gradio looks) that it wants who asks, and what happened."""
+    kinds = {"request": gr.Request, "event": gr.EventData}
+    handler.__annotations__ |= {name: kind for name, kind in kinds.items() if name in handler.__annotations__}
+    return handler
 
 
 def _files(gr: Any, lane: str) -> tuple[Any, Any]:
