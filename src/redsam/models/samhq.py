@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from redsam.models.decoder_samhq import corrected
 from redsam.models.sam import Sam, tiny_vit_config
 from redsam.models.values import ModelPrompts
 from redsam.registry import register
@@ -16,6 +17,10 @@ class SamHQ(Sam):
     family = "sam-hq"
     classes = ("SamHQModel",)
     model_types = ("sam_hq",)
+
+    def __init__(self, model: nn.Module, *, name: str, checkpointing: bool = False) -> None:
+        super().__init__(model, name=name, checkpointing=checkpointing)
+        corrected(model)
 
     def _embed(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         out = self.net.vision_encoder(pixels)
