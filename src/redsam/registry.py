@@ -2,7 +2,8 @@
 
 `@register("attack", "pgd", paper="...", year=2018)` above a class or function is all it takes: every module of the
 packages in `ROOMS` is imported on the first look-up, so a new attack, objective, metric, protocol, reader or model
-family is one new file and no edit elsewhere. Third parties use the entry-point group `redsam.plugins`.
+family is one new file and no edit elsewhere. A module whose name begins with `_` declares nothing and is left alone: it
+may import what is slow or optional. Third parties use the entry-point group `redsam.plugins`.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def _discover() -> None:
                 continue  # a room not built yet
             raise
         for info in pkgutil.iter_modules(getattr(module, "__path__", ())):
-            importlib.import_module(f"redsam.{room}.{info.name}")
+            if not info.name.startswith("_"):
+                importlib.import_module(f"redsam.{room}.{info.name}")
     for point in importlib.metadata.entry_points(group="redsam.plugins"):
         try:
             point.load()

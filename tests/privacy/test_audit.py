@@ -188,5 +188,5 @@ def test_the_page_is_self_contained_and_says_what_it_cannot(
     assert "knows 6 of 12 names" in text and "&lt;toy&gt;" in text and "<toy>" not in text
     assert "cannot conclude" in text and "Chance: every tile" in text and "0.200" in text
     assert "http" not in text.replace("http-equiv", "") and "src=" not in text
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not there"):
         render(tmp_path / "nowhere")

@@ -89,7 +89,7 @@ def use(model: nn.Module, kind: Attention | None = None) -> None:
     if kind is not None and kind not in KINDS:
         raise InputError(f"There is no attention '{kind}'.", hint=f"Known: {', '.join(KINDS)}.")
     if any("VisionSdpaAttention" in base.__name__ for m in model.modules() for base in type(m).__mro__):
-        from redsam.models.attention_sam import replace  # imports two of transformers' models
+        from redsam.models._attention_sam import replace  # imports two of transformers' models
 
         replace(model, kind)
 

@@ -48,20 +48,20 @@ class MobileSam(Sam):
 
     def blocks(self) -> Iterable[nn.Module]:
         """TinyViT's blocks, those with attention first."""
-        from redsam.models.mobilesam_net import blocks, has_attention
+        from redsam.models._mobilesam_net import blocks, has_attention
 
         return sorted(blocks(self.net.vision_encoder), key=has_attention, reverse=True)
 
     def stages(self) -> Sequence[nn.Module]:
         """TinyViT's blocks in order."""
-        from redsam.models.mobilesam_net import blocks
+        from redsam.models._mobilesam_net import blocks
 
         return blocks(self.net.vision_encoder)
 
     @classmethod
     def read(cls, folder: Path) -> nn.Module:
         """What `MobileSamModel.save_pretrained` wrote, in float32. Raises CheckpointError."""
-        from redsam.models.mobilesam_net import MobileSamModel
+        from redsam.models._mobilesam_net import MobileSamModel
 
         return read_own(folder, lambda c: MobileSamModel(encoder=c["encoder"], sam=c["sam"]))
 
@@ -69,7 +69,7 @@ class MobileSam(Sam):
     def tiny(cls, image_size: int) -> nn.Module:
         """Four stages of one block, 8 to 32 wide."""
         cls.require()
-        from redsam.models.mobilesam_net import small
+        from redsam.models._mobilesam_net import small
 
         return small(image_size)
 
@@ -77,7 +77,7 @@ class MobileSam(Sam):
 @register("official", "mobilesam", telltale=TELLTALE)
 def read(state: Mapping[str, Tensor], *, where: str) -> nn.Module:
     """The authors' names and tensors to a `MobileSamModel`. Raises CheckpointError."""
-    from redsam.models.mobilesam_net import published
+    from redsam.models._mobilesam_net import published
 
     state = {k: v for k, v in state.items() if not k.endswith((TABLE, "num_batches_tracked"))}
     return filled(published, state, official_key, where=where, unused=UNUSED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from redsam.models.decoder_samhq import corrected
 from redsam.models.sam import Sam, tiny_vit_config
 from redsam.models.values import ModelPrompts
 from redsam.registry import register
@@ -20,6 +19,8 @@ class SamHQ(Sam):
 
     def __init__(self, model: nn.Module, *, name: str, checkpointing: bool = False) -> None:
         super().__init__(model, name=name, checkpointing=checkpointing)
+        from redsam.models._decoder_samhq import corrected  # imports transformers
+
         corrected(model)
 
     def _embed(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -136,9 +136,7 @@ def read_run(out: Path) -> Run:
     return Run(
         out=out,
         rows=tuple(_row(line, specs, several) for line in lines),
-        contrasts=tuple(
-            c | {"model": _who(c, several)} for c in summary.get("contrasts") or () if isinstance(c, dict)
-        ),
+        contrasts=tuple(c | {"model": _who(c, several)} for c in summary.get("contrasts") or () if isinstance(c, dict)),
         failures=tuple(f for f in summary.get("failures") or () if isinstance(f, dict)),
         env=summary.get("env") or {},
         specs=specs,

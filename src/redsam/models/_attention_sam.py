@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamVisionSdpaAttention
 from transformers.models.sam_hq.modeling_sam_hq import SamHQVisionSdpaAttention
 
+from redsam.models._decoder_sam import QuickDecoder
 from redsam.models.attention import Attention, attend, choose
-from redsam.models.decoder_sam import QuickDecoder
 
 
 class _Exact(nn.Module):
