@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from transformers.models.sam_hq.modeling_sam_hq import SamHQMaskDecoder
 
 
-class Decoder(SamHQMaskDecoder):  # type: ignore[misc]
+class Decoder(SamHQMaskDecoder):
     """Takes and gives what transformers' decoder does. Masks of several are sorted by predicted IoU."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # takes whatever transformers hands on
         self,
         image_embeddings: Tensor,
         image_positional_embeddings: Tensor,

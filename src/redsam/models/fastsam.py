@@ -79,7 +79,8 @@ class FastSam(TransformersSegmenter):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return next(iter(self.net.parameters())).dtype
+        found: torch.dtype = next(iter(self.net.parameters())).dtype
+        return found
 
     @property
     def mask_size(self) -> tuple[int, int]:
@@ -113,7 +114,7 @@ class FastSam(TransformersSegmenter):
         likely = likely[scores[likely].argsort(descending=True, stable=True)[:LOOKED_AT]]
         apart = kinds[likely, None] * 10.0 * self.net.side  # only boxes of one class suppress each other
         kept = likely[nms(candidates[likely, :4].float() + apart, scores[likely], self.overlap)[:MOST]]
-        parts = [self.drawn(prototypes, candidates[some]) > 0 for some in kept.split(CHUNK)]
+        parts = [self.drawn(prototypes, candidates[some]) > 0 for some in torch.split(kept, CHUNK)]
         side = self.net.side
         masks = torch.cat(parts) if parts else torch.zeros(0, side, side, dtype=torch.bool, device=kept.device)
         solid = masks.flatten(1).any(1)
@@ -176,7 +177,7 @@ class FastSam(TransformersSegmenter):
             prototypes, candidates, frame = encoding.features[owner], encoding.extra[0][owner], encoding.frames[owner]
             found = self.instances(prototypes, candidates)
             masks = [frame.logits(self.drawn(prototypes, candidates[some]).detach()[:, None])[:, 0] > 0
-                     for some in found.rows.split(CHUNK)]  # fmt: skip
+                     for some in torch.split(found.rows, CHUNK)]  # fmt: skip
             pick = nearest(
                 self.net.clip, encoding.images[owner].detach(), masks, on_image(frame, found.boxes), prompt.text or ""
             )
