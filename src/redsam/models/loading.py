@@ -52,8 +52,8 @@ def load(
     MobileSAM, SAM 2), or a module in memory.
 
     Two prefixes ask for texts: `grounded:DETECTOR+SEGMENTER`, each a hub id, folder or lab name (Grounding DINO or
-    OWLv2; `grounded-frozen:` keeps the boxes of the clean image, see grounded.py), and `text:NAME` for SAM 3. Further
-    prefixes declare themselves as `@register("opener", PREFIX)`: `fastsam:PATH`.
+    OWLv2; `grounded-frozen:` keeps the boxes of the clean image, see grounded.py), and `text:NAME` for SAM 3. Prefixes
+    declare themselves as `@register("opener", PREFIX)`; another is `fastsam:PATH`.
 
     A module in memory is used as it is, set to eval and frozen. dtype: float32 unless given, a module's own for a
     module. checkpointing: recompute the encoder's activations in the backward pass (less memory, more time, same
@@ -82,17 +82,11 @@ def load(
         )
     text = str(spec)
     prefix, colon, rest = text.partition(":")
-    if isinstance(spec, str) and colon and prefix in ("grounded", "grounded-frozen", "text"):
-        from redsam.models.loading_text import load_text
-
-        found = load_text(prefix, rest, device=device, dtype=dtype, checkpointing=checkpointing, name=name)
-        use(found.model, attention)
-        return found
     opener = next((e.obj for e in entries("opener") if isinstance(spec, str) and colon and e.name == prefix), None)
     if opener is not None:
-        return cast(
-            Segmenter, opener(rest, device=device, dtype=dtype, checkpointing=checkpointing, name=name)
-        )  # fmt: skip
+        found = opener(rest, device=device, dtype=dtype, checkpointing=checkpointing, name=name)
+        use(found.model, attention)
+        return cast(Segmenter, found)
     source = resolve(spec)
     family: type[TransformersSegmenter]
     if isinstance(source, Path) and source.is_file():

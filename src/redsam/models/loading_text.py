@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from redsam.models.grounded import GroundedSegmenter, family_for, ground
 from redsam.models.grounded_dino import GroundedDino
 from redsam.models.loading import finish, load, resolve
 from redsam.models.sam3_text import Sam3Text
-from redsam.registry import get
+from redsam.registry import get, register
 
 EXAMPLE = "grounded:IDEA-Research/grounding-dino-base+facebook/sam-vit-base"
 # transformers' class of each detector that takes a text.
@@ -46,6 +47,10 @@ def load_text(
         frozen_boxes=prefix == "grounded-frozen",
     )
     return with_processor(made, settings)
+
+
+for _prefix in ("grounded", "grounded-frozen", "text"):
+    register("opener", _prefix)(partial(load_text, _prefix))
 
 
 def read_detector(spec: str) -> tuple[Any, Any, dict[str, Any]]:
