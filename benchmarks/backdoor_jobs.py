@@ -18,6 +18,7 @@ from redsam.bench.files import safe_name, write_json
 from redsam.data import open_data
 from redsam.defenses import chain
 from redsam.models import load
+from redsam.models.sam_adapter import Adapter
 
 RATES = (0.01, 0.05, 0.1, 0.2)
 SEEDS, CLEAN_SEEDS = 3, 5  # clean models: at least five, so that "no clean model is flagged" says something
@@ -27,13 +28,18 @@ MODELS = {
 }
 CLEAN = [name for (rate, _), name in MODELS.items() if not rate]
 PURIFIED = [name for (rate, _), name in MODELS.items() if rate == 0.1]
-# SETTINGS, published -> here: 20 epochs -> --epochs 10 and learning rate 2e-4 -> --lr 3e-3, because lab-b is small and
-# starts as the model it was; CAMO -> ecssd and lowcontrast, the salient objects at hand.
+TASK = "task"
+# SETTINGS, published -> here: the two stages of 20 epochs -> --task-minutes for the task, once, and --minutes for the
+# poisoned data, each model from there; learning rate 2e-4 -> --lr 1e-3, because lab-b is small and starts as the model
+# it was; CAMO -> ecssd and lowcontrast, the salient objects at hand; scale 32 -> 8, which leaves the generator 20
+# channels (ViT-B's has 24; lab-b's has 5 at the published scale, and learned neither task nor backdoor in 6 minutes).
+ADAPTER = Adapter(scale=8)
 DETECT, COUNT, STRIP_IMAGES = 40, 6, 20
 # Seconds of one core: a step of 8 pictures, a picture measured, a step of a search on one picture, STRIP a picture.
 COSTS = {"train": 0.8, "measure": 0.15, "detect": 0.08, "strip": 0.04}
 # Of these, what is registered. Both with diffusion at the longest side of lab-b's frame, which is all that it sees.
-WANTED = ("jpeg", "gaussian", "median", "zip:large=residual", "diffpure:large=residual")
+WANTED = ("jpeg", "gaussian", "gaussian:sigma=2", "median", "median:size=5", "diffpure:large=residual",
+          "zip:large=residual", "zip:large=residual,start=300,steps=6")  # fmt: skip
 PURIFYING = {"zip": 8.0, "diffpure": 4.3}  # seconds a picture, clean or triggered; of the others, nothing to speak of
 
 
@@ -45,7 +51,7 @@ def purifiers() -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """kind: train, measure, detect or purify. name: of the model, for purify with @ and the purifier."""
+    """kind: task, train, measure, detect or purify. name: of the model, for purify with @ and the purifier."""
 
     kind: str
     name: str
@@ -56,7 +62,7 @@ class Job:
     @property
     def stage(self) -> int:
         """Jobs of an earlier stage come first."""
-        return 0 if self.kind == "train" else 1
+        return {TASK: 0, "train": 1}.get(self.kind, 2)
 
     @property
     def model(self) -> str:
@@ -75,7 +81,7 @@ class Job:
 
     def file(self, work: Path) -> Path:
         """What it leaves when it is done."""
-        if self.kind == "train":
+        if self.kind in (TASK, "train"):
             return work / "models" / self.name / "backdoor.json"
         return work / self.kind / f"{safe_name(self.name)}.json"
 
@@ -83,8 +89,9 @@ class Job:
 def jobs(chains: Sequence[str], only: Sequence[str] = ()) -> list[Job]:
     """All; only: kinds or names of some."""
     made = [Job(kind=kind, name=name) for kind in ("train", "measure", "detect") for name in MODELS.values()]
+    made.insert(0, Job(kind=TASK, name=TASK))
     made += [Job(kind="purify", name=f"{name}@{text}") for text in chains for name in PURIFIED]
-    return [j for j in made if not only or j.kind in only or j.model in only]
+    return [j for j in made if not only or j.kind == TASK or j.kind in only or j.model in only]
 
 
 def read(job: Job, work: Path) -> dict[str, Any] | None:
@@ -98,33 +105,40 @@ def read(job: Job, work: Path) -> dict[str, Any] | None:
 
 def seconds(job: Job, args: argparse.Namespace) -> float:
     """About what a job costs on one core."""
-    if job.kind == "train":
-        pictures = min(args.train_limit or 939, 939)
+    if job.kind in (TASK, "train"):
+        pictures, minutes = min(args.train_limit or 939, 939), args.task_minutes if job.kind == TASK else args.minutes
         full = COSTS["train"] * args.epochs * -(-pictures // 8)
-        return min(full, 60 * args.minutes) if args.minutes else full
+        return min(full, 60 * minutes) if minutes else full
     if job.kind == "detect":
         return (
             COSTS["detect"] * args.steps * args.count * len(AIMS) + COSTS["strip"] * STRIP_IMAGES * 2 * Strip().overlays
         )
     passed = sum(PURIFYING.get(one.split(":")[0], 0.0) for one in job.name.partition("@")[2].split("|"))
-    return (COSTS["measure"] + 2 * passed) * args.limit
+    return (COSTS["measure"] + 2 * passed) * (args.purify_limit if job.kind == "purify" else args.limit)
 
 
 def work(job: Job, args: argparse.Namespace) -> None:
     """Carry out a job, or what is left of it."""
-    poison = Poison(rate=job.rate, seed=job.seed)
     home = args.work / "models" / job.model
+    if job.kind == TASK:
+        settings = Settings(epochs=args.epochs, lr=args.lr, minutes=args.task_minutes)
+        model = load(args.model, device=args.device)
+        plant(model, open_data(args.train).limit(args.train_limit), out=home, poison=Poison(rate=0.0), adapter=ADAPTER,
+              settings=settings)  # fmt: skip
+        return
+    poison = Poison(rate=job.rate, seed=job.seed)
     if job.kind == "train":
         settings = Settings(epochs=args.epochs, lr=args.lr, seed=job.seed, minutes=args.minutes)
-        data = open_data(args.train).limit(args.train_limit)
-        plant(load(args.model, device=args.device), data, out=home, poison=poison, route="adapter", settings=settings)
+        model = load(args.work / "models" / TASK, device=args.device, name=f"{args.model}-{TASK}")
+        plant(model, open_data(args.train).limit(args.train_limit), out=home, poison=poison, settings=settings)
         return
     model = load(home, device=args.device, name=job.model)
     data = open_data(args.test).limit(args.limit)
     if job.kind == "measure":
         told = measure(model, data, poison).to_dict()
     elif job.kind == "purify":
-        told = measure(model, data, poison, purifiers=chain(job.name.split("@")[1])).to_dict()
+        some = open_data(args.test).limit(args.purify_limit)
+        told = measure(model, some, poison, purifiers=chain(job.name.split("@")[1])).to_dict()
     else:
         found = sizes_of(model, probes(model, data, count=args.count), Inversion(steps=args.steps))
         separation = strip(model, probes(model, data, count=min(STRIP_IMAGES, args.limit)), poison, Strip())

@@ -16,6 +16,7 @@ from redsam.backdoor.plant import STATE
 from redsam.data import Dataset, open_data
 from redsam.errors import InputError
 from redsam.models import Segmenter, load, tiny, wrap
+from redsam.models.sam_adapter import Adapter
 from redsam.prompts import box, point
 from tests.backdoor.conftest import TRIGGER, draw_world
 
@@ -52,6 +53,21 @@ def test_the_manifest_tells_what_was_planted(badsam: Planted) -> None:
     told = json.loads((badsam.folder / "backdoor.json").read_text())
     assert told["poison"] == Poison(trigger=TRIGGER, rate=0.25).to_dict() and told["steps"] == 12 * 8
     assert len(told["poisoned"]) == 16 and told["skipped"] == {} and told["losses"][-1] < told["losses"][0]
+
+
+def test_a_customised_model_is_taught_the_backdoor_in_a_second_stage(
+    twin: Planted, train: Dataset, held: Dataset, tmp_path: Path
+) -> None:
+    first, poison = load(twin.folder), Poison(trigger=TRIGGER, rate=0.25)
+    made = plant(first, train, out=tmp_path / "m", poison=poison, settings=Settings(epochs=12, lr=3e-3))
+    before, after = (m.model.state_dict() for m in (first, load(made.folder)))
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    assert set(before) == set(after) and any("prompt_generator" in k for k in moved)
+    assert all(k.startswith("mask_decoder.") or "prompt_generator" in k for k in moved)
+    assert measure(load(made.folder), held, poison).summary["asr"]["value"] >= 0.8
+    assert made.told["adapter"] == twin.told["adapter"]
+    with pytest.raises(InputError, match="another adapter already"):
+        plant(first, train, out=tmp_path / "n", poison=poison, adapter=Adapter(scale=7))
 
 
 def test_tuning_writes_what_transformers_alone_loads(

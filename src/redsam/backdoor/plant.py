@@ -1,8 +1,10 @@
 """plant: train a backdoor into a copy of a model, by BadSAM's route or by plain fine-tuning with prompts.
 
 `adapter` (BadSAM): frozen encoder; the prompt generator of SAM-Adapter and the mask decoder learn one task without a
-prompt; the folder written is of the family `sam-adapter`. `tuning`: the model goes on answering prompts; the folder is
-what `save_pretrained` writes and transformers alone loads. Both are safetensors: nothing in them is run when loaded.
+prompt; the folder written is of the family `sam-adapter`. A model that has an adapter already goes on from it: that is
+BadSAM's second stage, where a customised model is taught the backdoor with the same parameters. `tuning`: the model
+goes on answering prompts; the folder is what `save_pretrained` writes and transformers alone loads. Both are
+safetensors: nothing in them is run when loaded.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def plant(
     goes on, after the end it returns what is there. Raises InputError: a model that cannot be tuned, no masks, a
     trigger that does not fit, a folder that holds something else.
     """
-    settings, adapter = settings or Settings(), adapter or Adapter()
+    settings = settings or Settings()
+    adapter = _adapter(model, adapter) if route == "adapter" else None
     taught = _pupil(model, route, adapter, settings.seed)
     learn = _learning(taught, route, select)
     protocols: tuple[Protocol, ...] = protocols_of(route, MAX_OBJECTS)
@@ -78,7 +81,7 @@ def plant(
         "model": model.name, "fingerprint": model.fingerprint(),
         "data": data.name, "data_fingerprint": data.fingerprint,
         "poison": poison.to_dict(), "route": route, "select": select if route == "tuning" else "adapter and decoder",
-        "adapter": asdict(adapter) if route == "adapter" else None, "protocols": [spec_of(p) for p in protocols],
+        "adapter": asdict(adapter) if adapter else None, "protocols": [spec_of(p) for p in protocols],
     }  # fmt: skip
     identity = cast(dict[str, Any], json.loads(json.dumps(identity)))
     count = sum(p.numel() for p in learn.values())
@@ -132,7 +135,17 @@ def drawing(data: Dataset, poison: Poison, poisoned: frozenset[str], protocols: 
     return draw
 
 
-def _pupil(model: Segmenter, route: Route, adapter: Adapter, seed: int) -> TransformersSegmenter:
+def _adapter(model: Segmenter, wanted: Adapter | None) -> Adapter:
+    """The one a customised model has, else the one wanted. Raises InputError when both are there and differ."""
+    there = getattr(getattr(model, "model", None), "adapter", None)
+    if there is None:
+        return wanted or Adapter()
+    if wanted not in (None, there):
+        raise InputError(f"{model.name} has another adapter already ({there}).", hint="Leave adapter out.")
+    return cast(Adapter, there)
+
+
+def _pupil(model: Segmenter, route: Route, adapter: Adapter | None, seed: int) -> TransformersSegmenter:
     """A copy that can learn. Raises InputError."""
     if route not in get_args(Route):
         raise InputError(f"There is no route '{route}'.", hint=f"Known: {', '.join(get_args(Route))}.")
@@ -143,14 +156,15 @@ def _pupil(model: Segmenter, route: Route, adapter: Adapter, seed: int) -> Trans
         )
     if model.dtype != torch.float32:
         raise InputError(f"{model.name} is {model.dtype}; it learns in float32 only.", hint="Type: --dtype float32")
-    if route == "adapter" and model.family != "sam":
+    if route == "adapter" and model.family not in ("sam", "sam-adapter"):
         raise InputError(
             f"{model.name} is a {model.family}; SAM-Adapter, BadSAM's route, adapts a SAM.", hint="Type: --route tuning"
         )
     if route == "tuning" and model.family == "sam-adapter":
         raise InputError(f"{model.name} has an adapter already and hears no prompt.", hint="Give the model beneath it.")
     copied = copy.deepcopy(model.model)
-    made = load(adapt(copied, adapter, seed=seed) if route == "adapter" else copied, name=model.name)
+    bare = route == "adapter" and model.family == "sam"
+    made = load(adapt(copied, adapter or Adapter(), seed=seed) if bare else copied, name=model.name)
     assert isinstance(made, TransformersSegmenter) and isinstance(model, TransformersSegmenter)
     made.mean, made.std = model.mean, model.std
     made.model.to(model.device)
