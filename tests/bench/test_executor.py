@@ -93,7 +93,7 @@ def test_clean_answers_on_the_disk_are_not_asked_for_again(
     assert kit.same(tmp_path / "two") == kit.same(tmp_path / "whole")
 
 
-def test_batch_changes_no_record(kit: Any, tmp_path: Path, model: Segmenter) -> None:
+def test_batch_changes_no_record(kit: Any, close: Any, tmp_path: Path, model: Segmenter) -> None:
     folder = kit.folder(tmp_path / "data", 5, sizes=((48, 64), (64, 48), (48, 64)))
     found = []
     for batch in (1, 3):
@@ -103,20 +103,6 @@ def test_batch_changes_no_record(kit: Any, tmp_path: Path, model: Segmenter) -> 
     assert found[0].keys() == found[1].keys()
     for key, one in found[0].items():
         close(one, found[1][key])
-
-
-def close(a: Any, b: Any) -> None:
-    """Equal up to float noise of another order of summation."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            if not key.startswith("rle"):
-                close(a[key], b[key])
-    elif isinstance(a, list):
-        for x, y in zip(a, b, strict=True):
-            close(x, y)
-    else:
-        assert a == (pytest.approx(b, rel=1e-3, abs=1e-2) if isinstance(a, float) else b)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,33 @@ def records(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
             assert key not in found, "a record is there twice"
             found[key] = {k: v for k, v in record.items() if k not in ("seconds", "peak_mb")}
     return found
+
+
+def test_as_many_images_at_a_time_as_memory_holds(audit: Audit, good: Path, tmp_path: Path) -> None:
+    ran = audit(good, "--batch-size", "auto", "--memory", "0.4")
+    assert ran.code == 0, ran.err
+    told = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("records/*/env.json")]
+    assert told and all(one["batch"]["asked"] == "auto" and one["batch"]["memory"] == 0.4 for one in told)
+    if sys.platform.startswith("linux"):
+        assert any(one["batch"]["budget_mb"] for one in told), "one image, then two, then there is a line"
+    assert all("--batch-size auto --memory 0.4" in one["command"] for one in told)
+    assert all(one["status"] == "ok" and one["batch"] in (1, 2) for one in records(tmp_path / "out").values())
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (("--batch-size", "0"), "'0' is no batch size"),
+        (("--batch-size", "all"), "'all' is no batch size"),
+        (("--batch-size", "2", "--memory", "0.5"), "A fixed batch size takes the memory it takes"),
+        (("--batch-size", "auto", "--memory", "7"), "'7' is no share of the memory"),
+    ],
+)
+def test_a_batch_that_is_none(
+    refused: Callable[..., str], tiny_folder: Path, good: Path, tmp_path: Path, more: tuple[str, ...], said: str
+) -> None:
+    assert said in refused("audit", tiny_folder, "--data", good, "--out", tmp_path / "out", *more)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_files_inside_a_run_are_failed_records(audit: Audit, good: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from redsam.bench.flight import Batching
 from redsam.bench.objects import Objects, find_objects
 from redsam.bench.plan import make_plan, with_limit
 from redsam.bench.presets import QUICK, Preset
@@ -29,7 +30,7 @@ def audit(
     select: Select = "iou",
     joint: bool | None = None,
     seed: int = 0,
-    batch: int = 1,
+    batch: Batching = 1,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Summary:
@@ -38,7 +39,8 @@ def audit(
     limit: at most so many images instead of the preset's number, evenly spaced over the set; 0 takes all. objects: what
     to prompt, found by looking at the data when None: the annotated masks, or where there are none the model's own
     automatic ones. joint: one adversarial image for all prompts of an image, or, False, one for each; None leaves it to
-    the preset. batch: images of one size attacked together, which changes speed and memory, not results.
+    the preset. batch: images of one size attacked together, or "auto" for as many as memory holds (`flight.batch_of`),
+    which changes speed and memory, and results by float noise only.
     command: what somebody typed to get here, for the last page of the report.
     A folder that holds earlier cells keeps them: finished cells do not run again, another model or preset adds its own.
     Images that fail are records with a reason, never an exception. Raises InputError for a plan that cannot run or a

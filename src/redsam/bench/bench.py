@@ -9,6 +9,7 @@ from redsam.bench.environment import environment
 from redsam.bench.executor import Executor
 from redsam.bench.files import read_json, write_json
 from redsam.bench.fleet import Fleet
+from redsam.bench.flight import Batch, Batching, batch_of
 from redsam.bench.lanes import Lanes, Shelf, make_lanes
 from redsam.bench.plan import Plan
 from redsam.bench.planfile import PlanFile, read_plan
@@ -23,32 +24,35 @@ def bench(
     out: Path | str,
     on: Ray | None = None,
     device: str | None = None,
-    batch: int = 1,
+    batch: Batching | None = None,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Summary:
     """Run every unfinished cell of a plan into the folder `out`; returns what summary.json holds.
 
     on: the workers, None for this process. device: of this process ("cpu" unless given), or of each worker (its GPU
-    where it has one). batch: images of one size attacked together. Records are the same wherever they are made, as long
-    as device, threads and batch are. Models are loaded one at a time. Interrupted at any moment and called again, it
-    goes on. Raises InputError, UnknownName for a plan that cannot run, MissingExtra without Ray.
+    where it has one). batch: images of one size attacked together, "auto" for as many as memory holds; None is what the
+    plan says. Records are the same wherever they are made, as long as device, threads and a fixed batch are. Models are
+    loaded one at a time. Interrupted at any moment and called again, it goes on. Raises InputError, UnknownName for a
+    plan that cannot run, MissingExtra without Ray.
     """
     if on is not None:
         require()
     shelf = Shelf(device="cpu" if on is not None else device or "cpu")
-    lanes = make_lanes(plan if isinstance(plan, PlanFile) else read_plan(plan), shelf=shelf)
+    asked = plan if isinstance(plan, PlanFile) else read_plan(plan)
+    together = batch_of(batch) if batch is not None else asked.together()
+    lanes = make_lanes(asked, shelf=shelf)
     told = progress or Silent()
     store = RunStore(out, ambiguous=lanes.ambiguous)
     with store.lock():
         _announce(lanes, store, told)
         try:
             if on is None:
-                _here(lanes, store, shelf, told, batch, command)
+                _here(lanes, store, shelf, told, together, command)
             elif not all(store.cell(c).done for c in lanes.cells):
                 shelf.clear()
                 Fleet(
-                    plan=lanes, store=store, progress=told, settings=on, batch=batch, device=device, command=command
+                    plan=lanes, store=store, progress=told, settings=on, batch=together, device=device, command=command
                 ).run()
         except KeyboardInterrupt:
             told.stop(f"Stopped. What was finished is in {store.root}; the same command goes on from there.")
@@ -71,7 +75,7 @@ def _announce(lanes: Lanes, store: RunStore, progress: Progress) -> None:
     )
 
 
-def _here(lanes: Lanes, store: RunStore, shelf: Shelf, progress: Progress, batch: int, command: str | None) -> None:
+def _here(lanes: Lanes, store: RunStore, shelf: Shelf, progress: Progress, batch: Batch, command: str | None) -> None:
     """Lane by lane in this process."""
     for lane in lanes.lanes:
         left = [cell for cell in lane.cells if not store.cell(cell).done]

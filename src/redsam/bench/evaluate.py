@@ -18,7 +18,7 @@ from redsam.prompts import Prompt
 from redsam.types import Sample
 
 # Fields that differ between two runs of the same cell on the same machine; everything else must not.
-TIMING = ("seconds", "peak_mb")
+TIMING = ("seconds", "peak_mb", "batch")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,8 +139,8 @@ def record(
 def blank(cell: Cell, sample: str, status: str, reason: str | None) -> JsonDict:
     """A record with every field and no number: what a failed or skipped image leaves."""
     empty: JsonDict = {"schema": SCHEMA, "cell": cell.id, "sample": sample, "status": status, "reason": reason}
-    names = ("height", "width", "linf", "l2", "l0", "psnr", "ssim", "seconds", "peak_mb", "steps", "loss_first")
-    return empty | dict.fromkeys((*names, "loss_last", "flag", "image", "clean_image")) | {"prompts": []}
+    names = ("height", "width", "linf", "l2", "l0", "psnr", "ssim", "seconds", "peak_mb", "batch", "steps")
+    return empty | dict.fromkeys((*names, "loss_first", "loss_last", "flag", "image", "clean_image")) | {"prompts": []}
 
 
 def _prompts(

@@ -2,8 +2,9 @@
 
 What is scored is the delivered PNG, read back from disk (promise 2), crafted here (craft.py), by another cell
 (replay.py), or corrupted (weathered.py). Images of one size are attacked together, up to `batch`, and where every
-prompt has an image of its own (joint=False) up to `batch` of those; when memory runs out the batch is halved and tried
-again. Only three things end a run: storage that takes no more, a budget that was violated, and the user.
+prompt has an image of its own (joint=False) up to `batch` of those; how many that is may be measured (flight.py), and
+when memory runs out it is halved and tried again. Every record says how many were worked on together. Only three things
+end a run: storage that takes no more, a budget that was violated, and the user.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import torch
 from redsam.bench.craft import Craft
 from redsam.bench.evaluate import Answer, answer, blank, nothing, record, recorded
 from redsam.bench.files import StorageError
-from redsam.bench.memory import out_of_memory, peak_mb, release, reset_peak
+from redsam.bench.flight import Batching, Flight, batch_of
+from redsam.bench.memory import out_of_memory, peak_mb, release
 from redsam.bench.objects import Sampler
 from redsam.bench.plan import CLEAN, label
 from redsam.bench.progress import Progress
@@ -41,7 +43,8 @@ class Executor:
     """Runs cells of one segmenter on one dataset.
 
     Clean predictions are made once for each protocol and kept (as run-length codes) for all attack cells of the run;
-    those whose clean cell has a record already are read from it. batch: images of one size attacked together.
+    those whose clean cell has a record already are read from it. batch: images of one size attacked together; what was
+    found by measuring holds for all cells that do the same work.
     """
 
     store: RunStore
@@ -49,10 +52,11 @@ class Executor:
     dataset: Dataset
     env: Mapping[str, Any]
     progress: Progress
-    batch: int = 1
+    batch: Batching = 1
     sampler: Sampler = field(init=False)
     _clean: dict[tuple[str, str], tuple[Answer, str]] = field(default_factory=dict)
     _read: set[str] = field(default_factory=set)
+    _flights: dict[str, Flight] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(segmenter=self.segmenter, dataset=self.dataset)
@@ -61,14 +65,29 @@ class Executor:
         """Bring one cell to its end; records that are there already stay."""
         store = self.store.cell(cell)
         try:
-            done = set(store.open(self.env))
+            done = set(store.open({**self.env, "batch": batch_of(self.batch).told()}))
             pending = [i for i, name in enumerate(self.dataset.ids) if name not in done]
             self.progress.cell(cell, label=label(cell), images=len(self.dataset), finished=len(done))
             for _ in self.measure(cell, store, pending):
                 pass
             store.finish()
+            self.note(cell, store)
         finally:
             store.close()
+
+    def note(self, cell: Cell, store: CellStore) -> None:
+        """What was found out about the batch goes beside the cell's records."""
+        flight = self.flight(cell)
+        if flight.asked.size is None or flight.halved:
+            store.note({"batch": flight.facts()})
+
+    def flight(self, cell: Cell) -> Flight:
+        """How many images a cell takes at a time. Measured for all cells that do the same work, on which neither budget
+        nor photographs bear; a fixed number is each cell's own."""
+        asked = batch_of(self.batch)
+        alike = [cell.probe, cell.protocol, cell.objects, cell.select, cell.joint]
+        kind = cell.id if asked.size is not None else canonical(alike)
+        return self._flights.setdefault(kind, Flight(asked=asked, device=self.segmenter.device))
 
     def measure(self, cell: Cell, store: CellStore, indices: Sequence[int]) -> Iterator[None]:
         """Record these images of a cell in an open store, and pause after each group of them."""
@@ -122,11 +141,11 @@ class _Work:
     run: Executor
     cell: Cell
     store: CellStore
-    batch: int = field(init=False)
+    flight: Flight = field(init=False)
     supply: Supply | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.batch = max(1, self.run.batch)
+        self.flight = self.run.flight(self.cell)
         if self.cell.clean:
             self.supply = None
         elif self.cell.replay:
@@ -148,34 +167,40 @@ class _Work:
                 continue
             group = waiting.setdefault(sample.size, [])
             group.append(sample)
-            if len(group) >= self.batch:
+            if len(group) >= self.flight.size(sample.size):
                 yield waiting.pop(sample.size)
-            elif sum(map(len, waiting.values())) >= 4 * self.batch:
+            elif sum(map(len, waiting.values())) >= 4 * self.flight.most:
                 yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
         yield from waiting.values()
 
     def attempt(self, group: list[Sample]) -> None:
         """Measure a group and record it; on failure its halves, or its images one by one; at last a failed record."""
         error = self._try(group)
-        if error is not None and out_of_memory(error):
-            self.batch = max(1, len(group) // 2)
+        while error is not None and out_of_memory(error):
+            tried = self._together(group)
+            self.flight.ran_out(group[0].size, tried)
             error.__traceback__ = None  # its frames hold the tensors that filled the memory
             release()
-            if len(group) == 1:
-                error = self._try(group)
+            if len(group) > 1:
+                break
+            error = self._try(group)
+            if tried == 1:
+                break
         if error is None:
             return
         if len(group) == 1:
             self._give_up(group[0].id, error)
             return
-        size = self.batch if out_of_memory(error) else 1
-        for start in range(0, len(group), size):
+        halve, start = out_of_memory(error), 0
+        while start < len(group):  # half of them may be too many, too
+            size = self.flight.size(group[0].size) if halve else 1
             self.attempt(group[start : start + size])
+            start += size
 
     def _try(self, group: list[Sample]) -> Exception | None:
         """Measure a group and record it whole, or return what went wrong."""
-        device = self.run.segmenter.device
-        reset_peak(device)
+        device, count = self.run.segmenter.device, self._together(group)
+        self.flight.begin()
         began = time.perf_counter()
         try:
             records = self._records(group)
@@ -184,9 +209,16 @@ class _Work:
         except Exception as error:  # whatever a model, an attack or a device throws is a result of this image
             return error
         seconds = round((time.perf_counter() - began) / len(group), 4)
+        self.flight.went(group[0].size, count)
         for one in records:
-            self._write(one | {"seconds": seconds, "peak_mb": peak_mb(device)})
+            self._write(one | {"seconds": seconds, "peak_mb": peak_mb(device), "batch": count})
         return None
+
+    def _together(self, group: Sequence[Sample]) -> int:
+        """Images that are worked on at the same time: those of the group, or of its prompts as many as fit."""
+        if self.cell.joint:
+            return len(group)
+        return min(self.flight.size(group[0].size), sum(len(s.prompts) for s in group))
 
     def _records(self, group: list[Sample]) -> list[JsonDict]:
         if self.supply is not None:
@@ -203,7 +235,7 @@ class _Work:
         jobs = [job for mine in owned for job in mine]
         shots: list[Shot] = []
         answers: list[Answer] = []
-        size = len(group) if self.cell.joint else self.batch
+        size = self._together(group)
         for start in range(0, len(jobs), size):
             some = supply(jobs[start : start + size])
             answers += self._ask(some)

@@ -17,7 +17,7 @@ ROWS = 20_000  # in memory at once
 _TEXT = ("cell", "model", "weights", "defense", "probe", "attack", "args", "source", "norm", "threat", "data",
          "protocol", "objects", "select", "sample", "status", "reason", "flag", "image", "clean_image", "kind",
          "geometry", "gone")  # fmt: skip
-_WHOLE = ("severity", "seed", "height", "width", "l0", "steps", "queries", "prompt", "object")
+_WHOLE = ("severity", "seed", "height", "width", "l0", "steps", "queries", "batch", "prompt", "object")
 _REAL = ("eps", "linf", "l2", "psnr", "ssim", "shift", "seconds", "peak_mb", "area", *COLUMNS, "pred_iou_clean",
          "pred_iou_adv")  # fmt: skip
 _TRUTH = ("joint",)
@@ -101,7 +101,7 @@ def _asked(cell: Cell) -> JsonDict:
 
 
 def _rows(asked: JsonDict, record: JsonDict, masks: bool) -> Iterator[JsonDict]:
-    own = ("sample", "status", "reason", "height", "width", "seconds", "peak_mb", "clean_image", *_OF_IMAGE)
+    own = ("sample", "status", "reason", "height", "width", "seconds", "peak_mb", "batch", "clean_image", *_OF_IMAGE)
     base = asked | {name: record.get(name) for name in own}
     for prompt in record["prompts"] or [{}]:
         row = base | {name: prompt[name] for name in (*_REAL, *_OF_IMAGE) if name in prompt}

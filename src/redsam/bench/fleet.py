@@ -20,6 +20,7 @@ from typing import Any
 from redsam.bench.cluster import Ray, connected, room
 from redsam.bench.evaluate import blank
 from redsam.bench.files import write_bytes
+from redsam.bench.flight import LARGEST, Batching, batch_of
 from redsam.bench.lanes import Lane, Lanes
 from redsam.bench.plan import label
 from redsam.bench.progress import Progress
@@ -67,7 +68,7 @@ class Fleet:
     store: RunStore
     progress: Progress
     settings: Ray
-    batch: int = 1
+    batch: Batching = 1
     device: str | None = None
     command: str | None = None
     pids: dict[int, int] = field(default_factory=dict)
@@ -114,7 +115,8 @@ class Fleet:
         threads = self.settings.threads
         actor = ray.remote(Worker).options(num_cpus=0 if share else threads, num_gpus=share, max_restarts=0)
         device = self.device or ("cuda" if share else "cpu")
-        arguments = {"device": device, "threads": threads, "batch": self.batch, "share": share or 1.0}
+        batch = replace(batch_of(self.batch), parts=1 if share else count)  # a GPU's share is a limit of its own
+        arguments = {"device": device, "threads": threads, "batch": batch, "share": share or 1.0}
         return lambda: actor.remote(**arguments), count
 
     def _hire(self, make: Any) -> _Slot:
@@ -175,7 +177,9 @@ class Fleet:
         total = sum(
             len(self.plan.datasets[lane.source]) for lane in self.plan.lanes for c in lane.cells if not self._done(c)
         )
-        size = max(1, min(8, math.ceil(total / (8 * workers * self.batch)))) * self.batch
+        unit = batch_of(self.batch).size  # None: a worker finds its own, so a task may hold as many as one can take
+        most, unit = (8, unit) if unit else (LARGEST, 1)
+        size = max(1, min(most, math.ceil(total / (8 * workers * unit)))) * unit
         for number, lane in enumerate(self.plan.lanes):
             pieces: list[Piece] = []
             for cell in lane.cells:
@@ -229,6 +233,8 @@ class Fleet:
             if sample in parcel.clean:
                 record = record | {"clean_image": self._clean_path(lane, sample, parcel.clean[sample])}
             self._write(opened, record)
+        if parcel.facts:
+            opened.store.note(parcel.facts)
 
     def _clean_path(self, lane: Lane, sample: str, content: bytes | None) -> str:
         """Where a clean image lies, once it is there."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from redsam.bench.flight import Batching
 from redsam.bench.objects import Objects, find_objects
 from redsam.bench.plan import CLEAN, Plan, identity, probes_of, protocol_spec, slice_of
 from redsam.bench.presets import Asked, Trial
@@ -73,7 +74,7 @@ def matrix(
     select: Select = "iou",
     joint: bool = True,
     seed: int = 0,
-    batch: int = 1,
+    batch: Batching = 1,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Matrix:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from redsam.bench.flight import AUTO, Batch, batch_of
 from redsam.bench.presets import Change, Preset, Trial
 from redsam.bench.presets import preset as preset_named
 from redsam.errors import InputError, RedsamError
@@ -107,7 +108,8 @@ Probe = Annotated[
 class PlanFile(_Strict):
     """The file. What `preset` has stands unless prompts, probes, limit or joint are given beside it; without a preset
     prompts are needed, and without probes models are measured clean. Each of `defenses` is one chain of purifiers in
-    front of every model, `none` for none. seed: every random choice derives from it."""
+    front of every model, `none` for none. seed: every random choice derives from it. batch, memory: as --batch-size and
+    --memory of the command, which go before; they are no part of a cell."""
 
     name: str = "bench"
     models: Annotated[list[Annotated[ModelEntry, _named("name")]], BeforeValidator(_listed)] = Field(min_length=1)
@@ -123,6 +125,14 @@ class PlanFile(_Strict):
     objects: str | None = None
     select: Select = "iou"
     seed: int = 0
+    batch: int | str = 1
+    memory: float | str | None = None
+
+    def together(self, batch: int | str | None = None, memory: float | str | None = None) -> Batch:
+        """How many images are worked on at a time; what is given here goes before. Raises InputError."""
+        if memory is None and batch in (None, AUTO):
+            memory = self.memory
+        return batch_of(self.batch if batch is None else batch, memory)
 
     def asked(self) -> Preset:
         """What is asked of each model, as a preset. Raises UnknownName, InputError."""
@@ -168,10 +178,12 @@ def read_plan(path: Path | str) -> PlanFile:
 def plan_of(values: Mapping[str, Any], *, where: str = "plan") -> PlanFile:
     """A plan from what such a file holds. Raises InputError, UnknownName."""
     try:
-        return PlanFile.model_validate(values)
+        plan = PlanFile.model_validate(values)
+        plan.together()
+        return plan
     except ValidationError as error:
         raise _slip(error, where) from None
-    except RedsamError as error:  # a threat that is none
+    except RedsamError as error:  # a threat or a batch that is none
         raise InputError(f"{where}: {error.message}", hint=error.hint) from None
 
 

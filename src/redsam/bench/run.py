@@ -10,6 +10,7 @@ from redsam.attacks.check import FOLLOW_GRADIENTS, blind
 from redsam.bench.environment import environment
 from redsam.bench.executor import Executor
 from redsam.bench.files import read_json, write_json
+from redsam.bench.flight import Batching
 from redsam.bench.objects import prompt_kinds
 from redsam.bench.plan import Plan
 from redsam.bench.progress import Progress
@@ -28,7 +29,7 @@ def carry_out(
     plan: Plan,
     *,
     progress: Progress,
-    batch: int = 1,
+    batch: Batching = 1,
     command: str | None = None,
 ) -> Summary:
     """Run the plan's cells, `plan.by_model[i]` on `segmenters[i]`, in order; a model may come more than once.

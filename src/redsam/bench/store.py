@@ -83,6 +83,11 @@ class CellStore:
             self._file.truncate(whole)
         return names
 
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add to what env.json says, or replace it there."""
+        path = self.folder / "env.json"
+        write_json(path, (read_json(path) if path.exists() else {}) | dict(facts))
+
     def append(self, record: JsonDict) -> None:
         """Add one record, on the disk when this returns. Its picture must have been put before."""
         line = json.dumps(record, separators=(",", ":"), allow_nan=False, ensure_ascii=False)

@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from redsam.bench.environment import environment
 from redsam.bench.executor import Executor
+from redsam.bench.flight import Batching, batch_of
 from redsam.bench.lanes import Lane, Shelf
 from redsam.bench.memory import out_of_memory
 from redsam.bench.plan import identity, slice_of
@@ -48,23 +50,26 @@ class Task:
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
     """Finished records of one cell. files: pictures by their path below the run's folder. clean: the clean image of
-    each sample as PNG; None where this worker has sent it before. trouble: what ends the run instead, in words."""
+    each sample as PNG; None where this worker has sent it before. facts: for the cell's env.json, where there are new
+    ones. trouble: what ends the run instead, in words."""
 
     cell: str = ""
     records: tuple[JsonDict, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     clean: Mapping[str, bytes | None] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     trouble: tuple[str, str] | None = None
 
 
 class Worker:
     """device, threads, batch: as for an audit. share: of a GPU's memory that this worker may fill."""
 
-    def __init__(self, *, device: str, threads: int, batch: int, share: float = 1.0) -> None:
+    def __init__(self, *, device: str, threads: int, batch: Batching, share: float = 1.0) -> None:
         torch.set_num_threads(threads)
         if device.startswith("cuda") and share < 1:  # a worker that wants more fails alone, not its neighbour
             torch.cuda.set_per_process_memory_fraction(share)
-        self._device, self._batch = device, batch
+        asked, here = batch_of(batch), max(1, (os.cpu_count() or 1) // threads)  # workers on this machine at most
+        self._device, self._batch = device, replace(asked, parts=min(asked.parts, here))
         self._shelf = Shelf(device=device)
         self._root = Path(tempfile.mkdtemp(prefix="redsam-worker-"))
         self._lane: Lane | None = None
@@ -73,7 +78,7 @@ class Worker:
 
     def hello(self) -> tuple[int, JsonDict]:
         """Process id, and what this worker runs on."""
-        return os.getpid(), environment(torch.device(self._device))
+        return os.getpid(), environment(torch.device(self._device)) | {"batch": self._batch.told()}
 
     def load(self, lane: Lane) -> None:
         """Make a lane ready before its first task; whatever goes wrong then says so again."""
@@ -132,6 +137,7 @@ class Worker:
         store = executor.store.cell(piece.cell)
         assert isinstance(store, _Outbox)
         for _ in executor.measure(piece.cell, store, piece.indices):
+            executor.note(piece.cell, store)
             records = store.take()
             if records:
                 yield self._parcel(store, records)
@@ -152,7 +158,7 @@ class Worker:
                 clean[record["sample"]] = None if record["sample"] in self._sent else path.read_bytes()
                 self._sent.add(record["sample"])
                 path.unlink(missing_ok=True)
-        return Parcel(cell=store.cell.id, records=tuple(records), files=files, clean=clean)
+        return Parcel(cell=store.cell.id, records=tuple(records), files=files, clean=clean, facts=store.news())
 
 
 class _Scratch(RunStore):
@@ -168,6 +174,18 @@ class _Outbox(CellStore):
     def __init__(self, root: Path, cell: Cell) -> None:
         super().__init__(root, cell)
         self._waiting: list[JsonDict] = []
+        self._facts: JsonDict = {}
+        self._told: JsonDict = {}
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        self._facts = dict(facts)
+
+    def news(self) -> JsonDict:
+        """What was noted, if it was not told before."""
+        if self._facts == self._told:
+            return {}
+        self._told = self._facts
+        return self._facts
 
     def append(self, record: JsonDict) -> None:
         self._waiting.append(record)

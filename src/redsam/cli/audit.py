@@ -32,7 +32,8 @@ def command(
     ),
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size attacked together.")] = 1,
+    batch_size: options.BatchSize = "1",
+    memory: options.Memory = None,
     joint: Annotated[
         bool | None,
         typer.Option("--joint/--apart", help="One adversarial image for all prompts, or one for each; default: joint."),
@@ -45,12 +46,14 @@ def command(
     Interrupted and typed again, it goes on where it was.
     """
     from redsam import bench
+    from redsam.bench.flight import batch_of
     from redsam.data import open_data
     from redsam.report import render
     from redsam.report.reading import read_run
     from redsam.report.verdict import verdicts
 
     chosen = bench.preset(preset)
+    together = batch_of(batch_size, memory)
     images = open_data(data, reader=reader)
     options.folder(folder)
     with err().status(f"loading {model}"):
@@ -65,9 +68,11 @@ def command(
             limit=limit,
             joint=joint,
             seed=seed,
-            batch=batch_size,
+            batch=together,
             progress=bar,
-            command=_typed(model, data, preset, limit, joint, folder, defense or ()),
+            command=_typed(
+                model, data, preset, limit, joint, folder, defense or (), options.typed_batch(batch_size, memory)
+            ),
         )
     except KeyboardInterrupt:
         raise Stopped(bar.farewell) from None
@@ -87,10 +92,12 @@ def _typed(
     joint: bool | None,
     folder: Path,
     defenses: Sequence[str],
+    batch: Sequence[str] = (),
 ) -> str:
     """The command that makes this run again, for the report."""
     words = ["redsam", "audit", model, *(["--data", data] if data else []), "--preset", preset]
     words += [word for one in defenses for word in ("--defense", one)]
+    words += batch
     words += {True: ["--joint"], False: ["--apart"], None: []}[joint]
     return shlex.join([*words, *(["--limit", str(limit)] if limit else []), "--out", str(folder)])
 

@@ -32,7 +32,11 @@ def command(
     ] = None,
     threads_per_worker: Annotated[int, typer.Option(min=1, help="CPU threads of each Ray worker.")] = 1,
     device: options.Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size attacked together.")] = 1,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Images of one size together; auto: as memory holds; default: the plan's."),
+    ] = None,
+    memory: options.Memory = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which cells there are, run none.")] = False,
 ) -> None:
     """Run a plan of many models, defences, attacks, corruptions, prompts and data sets; every audit is such a plan.
@@ -50,6 +54,7 @@ def command(
     if executor not in EXECUTORS:
         raise unknown("executor", executor, list(EXECUTORS))
     asked = read_plan(plan)
+    together = asked.together(batch_size, memory)
     if dry_run:
         lanes = make_lanes(asked, shelf=Shelf())
         for lane in lanes.lanes:
@@ -68,9 +73,9 @@ def command(
             out=folder,
             on=on,
             device=None if on is not None and device == "auto" else options.device_of(device),
-            batch=batch_size,
+            batch=together,
             progress=bar,
-            command=_typed(plan, folder, executor, batch_size),
+            command=_typed(plan, folder, executor, batch_size, memory),
         )
     except KeyboardInterrupt:
         raise Stopped(bar.farewell) from None
@@ -79,9 +84,9 @@ def command(
     out().print(str(render(folder)), markup=False)
 
 
-def _typed(plan: Path, folder: Path, executor: str, batch: int) -> str:
+def _typed(plan: Path, folder: Path, executor: str, batch: str | None, memory: str | None) -> str:
     """The command that makes this run again, for the report."""
     words = ["redsam", "bench", str(plan), "--out", str(folder)]
     words += ["--executor", executor] if executor != EXECUTORS[0] else []
-    words += ["--batch-size", str(batch)] if batch != 1 else []
+    words += options.typed_batch(batch, memory)
     return shlex.join(words)

@@ -30,7 +30,23 @@ Defenses = Annotated[
         "--defense", metavar="NAME:OPTION=VALUE", help="Purifier in front of the model; repeatable, in order."
     ),
 ]
+BatchSize = Annotated[
+    str,
+    typer.Option("--batch-size", metavar="N|auto", help="Images of one size together; auto: what memory holds."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE|6GB", help="With --batch-size auto: of what is free, or in all; default 0.8, on a CPU 0.5."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def typed_batch(batch: str | None, memory: str | None) -> list[str]:
+    """--batch-size and --memory as somebody typed them, for the report."""
+    words = ["--batch-size", batch] if batch not in (None, "1") else []
+    return [*words, *(["--memory", memory] if memory else [])]
 
 
 def out_option(what: str) -> Any:

@@ -47,7 +47,8 @@ def command(
     ),
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size attacked together.")] = 1,
+    batch_size: options.BatchSize = "1",
+    memory: options.Memory = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
@@ -56,10 +57,12 @@ def command(
     Interrupted and typed again, it goes on where it was.
     """
     from redsam import studies
+    from redsam.bench.flight import batch_of
     from redsam.data import open_data
     from redsam.defenses import apart
 
     chosen = studies.study(name, **options.settings(changes))
+    together = batch_of(batch_size, memory)
     named = apart(victims or "")
     chosen.check(victims=named, train=train)
     images = open_data(data, reader=reader)
@@ -76,7 +79,7 @@ def command(
             train=lessons,
             limit=limit,
             seed=seed,
-            batch=batch_size,
+            batch=together,
             progress=bar,
             command=_typed(chosen, name, model, named, data, train, limit, folder),
         )

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, final
 
 from redsam import registry
 from redsam.bench import Matrix, Progress, Silent, Trial, matrix, summarise
+from redsam.bench.flight import Batching
 from redsam.bench.presets import Asked, Options
 from redsam.data import Dataset
 from redsam.errors import InputError
@@ -36,7 +37,7 @@ class Request:
     victims: tuple[Segmenter, ...] = ()
     train: Dataset | None = None
     seed: int = 0
-    batch: int = 1
+    batch: Batching = 1
     progress: Progress = field(default_factory=Silent)
     command: str | None = None
 
@@ -124,7 +125,7 @@ class Study(ABC):
         train: Dataset | None = None,
         limit: int | None = None,
         seed: int = 0,
-        batch: int = 1,
+        batch: Batching = 1,
         progress: Progress | None = None,
         command: str | None = None,
     ) -> Findings:
