@@ -59,7 +59,11 @@ def connected(settings: Ray) -> Iterator[Any]:
         cores = max(os.cpu_count() or 1, (settings.workers or 1) * settings.threads)
         quiet |= {"_node_ip_address": "127.0.0.1", "object_store_memory": STORE_BYTES}
         # Ray runs workers at niceness 15, where a busy machine starves them.
-        ray.init(num_cpus=cores, _system_config={"worker_niceness": 0}, **quiet)
+        try:
+            ray.init(num_cpus=cores, _system_config={"worker_niceness": 0}, **quiet)
+        except Exception as error:  # Ray raises the plain class where its own processes do not answer in half a minute
+            said = " ".join(str(error).split())
+            raise InputError(f"Ray did not start: {said}", hint="Give this machine less other work.") from error
     try:
         yield ray
     finally:
