@@ -3,7 +3,8 @@
 For SAM-B, L and H and SAM 2 tiny and base-plus, random weights and random images of 1024 x 1024, one prompt each:
 - redsam's step at batch 1, 2, 4, ... to the largest that fits, in float32, and with the model in bfloat16;
 - at batch 1 what a user writes today (transformers' SamModel and backward, float32) and redsam with its switches off;
-- for every way of exact attention the step at batch 1, so that the rule of redsam.models.attention can be checked.
+- for every way of exact attention the step at batch 1, so that the rule of redsam.models.attention can be checked;
+- at batch 1 the encoder's part of the step, kernel by kernel and replayed as a CUDA graph: what launching costs.
 Time is that of device events, the median of several after a warm-up. The floor of a step is the larger of its matrix
 operations (counted by PyTorch on the plain path: forward, and backward with regard to the image) over the measured
 matrix rate, and of its least bytes (weights twice, what each block reads and writes) over the measured bandwidth. The
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from random_sam import network, picture, places, with_redsam, with_transformers
+from random_sam import moved, network, picture, places, with_redsam, with_transformers
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -106,11 +107,11 @@ def operations(segmenter: Segmenter, side: int) -> tuple[float, float]:
     output of every linear layer and convolution once in each direction; scores and element-wise work count nothing.
     """
     use(segmenter.model, "official")
-    moved = [0.0]
+    carried = [0.0]
     size = torch.finfo(segmenter.dtype).bits // 8
 
     def note(module: nn.Module, given: Any, out: Tensor) -> None:
-        moved[0] += 2 * size * (given[0].numel() + out.numel() + sum(p.numel() for p in module.parameters()))
+        carried[0] += 2 * size * (given[0].numel() + out.numel() + sum(p.numel() for p in module.parameters()))
 
     kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
     handles = [m.register_forward_hook(note) for m in segmenter.model.modules() if isinstance(m, kinds)]
@@ -121,7 +122,7 @@ def operations(segmenter: Segmenter, side: int) -> tuple[float, float]:
     for handle in handles:
         handle.remove()
     use(segmenter.model, "auto")
-    return float(counter.get_total_flops()), moved[0]
+    return float(counter.get_total_flops()), carried[0]
 
 
 def release(device: str) -> None:
@@ -179,6 +180,8 @@ def one_model(size: str, limits: dict[str, float], args: argparse.Namespace, clo
         out[name] = sweep(segmenter, limits, args, clock, f"{size} {name}")
         if not size.startswith("2"):
             out[f"{name}, ways"] = ways(segmenter, args, clock, f"{size} {name}")
+        if args.device == "cuda" and not clock.over(f"{size} {name} CUDA graph"):
+            out[f"{name}, CUDA graph"] = graphs(segmenter, args)
         if dtype == torch.float32 and not size.startswith("2") and not clock.over(f"{size} peer"):
             use(segmenter.model, "official")
             model = cast(nn.Module, segmenter.model).requires_grad_(True)
@@ -206,6 +209,43 @@ def ways(segmenter: Segmenter, args: argparse.Namespace, clock: Clock, label: st
         except Exception as error:  # a compiler that is not there is a result of this way
             found[way] = {"failed": f"{type(error).__name__}: {error}"[:200]}
     use(segmenter.model, "auto")
+    return found
+
+
+def graphs(segmenter: Segmenter, args: argparse.Namespace) -> dict[str, Any]:
+    """The encoder's part of a step at batch 1, launched kernel by kernel and replayed as a CUDA graph, and the ratio of
+    the two. The decoder is left out: its prompts come from the host, which a graph cannot wait for."""
+
+    def step(x: Tensor, clean: Tensor) -> Tensor:
+        leaf = x.detach().requires_grad_()
+        maps = segmenter.encode(leaf).features
+        return moved(x, clean, torch.autograd.grad(maps.float().square().mean(), leaf)[0])
+
+    found: dict[str, Any] = {"launched": measured(step, 1, args.side, args.device, args.repeats)}
+    try:
+        still = picture(args.side, device=args.device)
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):  # PyTorch wants a few passes on another stream before it records one
+            for _ in range(3):
+                step(still, still)
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = step(still, still)
+
+        def replay(x: Tensor, clean: Tensor) -> Tensor:
+            still.copy_(x)
+            graph.replay()
+            return out
+
+        found["graph"] = measured(replay, 1, args.side, args.device, args.repeats)
+        difference = (replay(still.clone(), still) - step(still, still)).abs().max()
+        found["difference"] = float(difference)
+    except Exception as error:  # what cannot be recorded is the answer, too
+        found["graph"] = {"failed": f"{type(error).__name__}: {error}"[:200]}
+    if "seconds" in found["graph"] and "seconds" in found["launched"]:
+        found["ratio"] = round(found["graph"]["seconds"] / found["launched"]["seconds"], 3)
     return found
 
 

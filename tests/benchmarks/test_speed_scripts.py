@@ -122,6 +122,14 @@ def test_the_gpu_script_stops_at_its_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert clock.left_out == ["b float32", "b bfloat16"]
 
 
+def test_a_graph_that_cannot_be_recorded_is_a_row() -> None:
+    args = argparse.Namespace(device="cpu", side=64, repeats=1)
+    found = gpu.graphs(gpu.build("b", "cpu", torch.float32, small=True), args)
+    assert found["launched"]["seconds"] > 0
+    if not torch.cuda.is_available():
+        assert "failed" in found["graph"] and "ratio" not in found
+
+
 def test_memory_that_runs_out_is_a_row() -> None:
     def step(x: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
