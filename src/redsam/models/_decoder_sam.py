@@ -1,10 +1,11 @@
 """SAM's mask decoder for many prompts on one image: transformers' weights and sums, arranged for less work.
 
-Three things are done differently, none approximately. What all prompts of an image still share in the first block is
-projected once, not once for each. The three projections that read the image's tokens in a block are one matrix
-product, to which the position's part is added afterwards (W (x + p) = W x + W p). The two transposed convolutions have
-stride and kernel 2, so they are matrix products on tokens; channels stay last, GELU and layer norm run over memory in
-order, and only the masks, of one channel each, are brought into rows and columns.
+Four things are done differently, none approximately. What all prompts of an image still share in the first block is
+projected once, not once for each. Where each prompt has image tokens of its own, they are not projected to keys, values
+and queries: the few tokens on the other side are projected back (r (W x) = (r W) x). Eight heads of seven tokens are 56
+rows, a projection has 128. The position's part is added afterwards (W (x + p) = W x + W p). The two transposed
+convolutions have stride and kernel 2, so they are matrix products on tokens; channels stay last, GELU and layer norm
+run over memory in order, and only the masks, of one channel each, are brought into rows and columns.
 
 Shapes: G prompts, T tokens of each (IoU, masks, points), N = h w image tokens of C channels.
 """
@@ -64,8 +65,9 @@ class QuickDecoder(SamMaskDecoder):
     def _slow(self, tokens: int) -> bool:
         if official() or self.kind == "official" or (self.kind == "auto" and tokens < MANY):
             return True
-        used = [m for layer in self.transformer.layers for m in projections(layer)]
-        return any(type(m) is not nn.Linear for m in used)  # LoRA and its like stand in their places
+        return any(
+            type(m) is not nn.Linear for m in weighed(self.transformer)
+        )  # LoRA and its like stand in their places
 
     def _masks(self, image: Tensor, hyper: Tensor, height: int, width: int) -> Tensor:
         """GxNxC tokens and GxMxK weights to GxMx4hx4w logits."""
@@ -87,41 +89,82 @@ def spread(tokens: Tensor, convolution: nn.ConvTranspose2d) -> Tensor:
     return made.view(*made.shape[:-1], 4, -1)
 
 
-def projections(layer: Any) -> list[nn.Module]:
-    """What reads a block's image tokens: keys, values, and queries on the way back."""
-    there, back = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
-    return [there.k_proj, there.v_proj, back.q_proj]
+def weighed(net: Any) -> list[nn.Module]:
+    """The projections whose weights are used apart from them."""
+    found = [net.final_attn_token_to_image.k_proj, net.final_attn_token_to_image.v_proj]
+    for layer in net.layers:
+        there, back = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+        found += [there.k_proj, there.v_proj, back.q_proj, back.out_proj]
+    return found
 
 
 def two_way(net: Any, tokens: Tensor, image: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     """`SamTwoWayTransformer` on GxTxC tokens and GxNxC or 1xNxC image tokens, place 1xNxC; as many rows come out."""
     queries = tokens
     for layer in net.layers:
-        there, back = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
         if layer.skip_first_layer_pe:
             queries = attention(layer.self_attn, queries, queries, queries)
         else:
             asked = queries + tokens
             queries = queries + attention(layer.self_attn, asked, asked, queries)
         queries = layer.layer_norm1(queries)
-        key, value, looking = project(projections(layer), image, place)
-        queries = layer.layer_norm2(queries + look(there, there.q_proj(queries + tokens), key, value))
+        queries = layer.layer_norm2(queries + read(layer.cross_attn_token_to_image, queries + tokens, image, place))
         queries = layer.layer_norm3(queries + layer.mlp(queries))
-        seen = look(back, looking, back.k_proj(queries + tokens), back.v_proj(queries))
-        image = layer.layer_norm4(image + seen)
-    last = net.final_attn_token_to_image
-    found = attention(last, queries + tokens, image + place, image)
-    return net.layer_norm_final_attn(queries + found), image
+        image = layer.layer_norm4(tell(layer.cross_attn_image_to_token, queries + tokens, queries, image, place))
+    return net.layer_norm_final_attn(
+        queries + read(net.final_attn_token_to_image, queries + tokens, image, place)
+    ), image
 
 
-def project(layers: list[nn.Module], image: Tensor, place: Tensor) -> tuple[Tensor, ...]:
-    """The image's keys, values and queries; the values do not see where they are."""
-    key, value, query = cast(list[nn.Linear], layers)
-    weight = torch.cat([key.weight, query.weight, value.weight])
-    bias = torch.cat([key.bias, query.bias, value.bias])
-    sizes = [len(key.weight), len(query.weight), len(value.weight)]
-    keys, queries, values = torch.split(F.linear(image, weight, bias), sizes, -1)
-    return keys + F.linear(place, key.weight), values, queries + F.linear(place, query.weight)
+def read(layer: Any, asking: Tensor, image: Tensor, place: Tensor) -> Tensor:
+    """Tokens, GxTxC, attend to the image's, GxNxC or 1xNxC; GxTxC."""
+    count, some, heads = len(asking), asking.shape[1], layer.num_attention_heads
+    if len(image) == 1 or not folds(layer, asking):
+        return attention(layer, asking, image + place, image)
+    marks = scores(layer.q_proj(asking) * layer.scaling, layer.k_proj, image, place, heads)
+    taken = torch.bmm(marks.softmax(-1).view(count, -1, marks.shape[-1]), image).view(count, heads, some, -1)
+    value = layer.v_proj.weight.view(heads, -1, taken.shape[-1])
+    found = (taken @ value.mT).transpose(1, 2).flatten(2) + layer.v_proj.bias
+    return cast(Tensor, layer.out_proj(found))
+
+
+def tell(layer: Any, asked: Tensor, told: Tensor, image: Tensor, place: Tensor) -> Tensor:
+    """The image's tokens attend to the others, keys and values of GxTxC, and add what they find; GxNxC."""
+    heads = layer.num_attention_heads
+    if not folds(layer, asked):
+        return image + attention(layer, image + place, asked, told)
+    weights = scores(layer.k_proj(asked) * layer.scaling, layer.q_proj, image, place, heads).softmax(-2)
+    value = split(layer.v_proj(told), heads) @ layer.out_proj.weight.T.reshape(heads, -1, image.shape[-1])
+    value = value + layer.out_proj.bias / heads  # the weights of a head sum to one
+    return torch.baddbmm(image, weights.flatten(1, 2).mT, value.flatten(1, 2))
+
+
+def folds(layer: Any, tokens: Tensor) -> bool:
+    """Whether all heads of GxTxC tokens are fewer rows than the layer's projections have."""
+    return bool(layer.num_attention_heads * tokens.shape[1] < layer.internal_dim)
+
+
+def scores(rows: Tensor, reader: nn.Linear, image: Tensor, place: Tensor, heads: int) -> Tensor:
+    """Inner products of GxTxD rows with what `reader` makes of image tokens and places, GxHxTxN.
+
+    r (W (x + p) + b) = (r W) x + r (W p + b): the second is projected once for all prompts, and where the tokens are
+    too, the first is as well.
+    """
+    count, some = rows.shape[:2]
+    shared = split(reader(image + place if len(image) == 1 else place), heads)[0]  # HxNxd
+    apart = split(rows, heads)  # GxHxTxd
+    flat = apart.transpose(0, 1).reshape(heads, count * some, -1)
+    marks = torch.bmm(flat, shared.mT).view(heads, count, some, -1).transpose(0, 1)
+    if len(image) == 1:
+        return marks
+    folded = apart @ reader.weight.view(heads, -1, image.shape[-1])
+    # In this order, so that the image's gradient comes out in the image's own layout.
+    return marks + torch.bmm(image, folded.flatten(1, 2).mT).mT.view(count, heads, some, -1)
+
+
+def split(x: Tensor, heads: int) -> Tensor:
+    """GxLxD to GxHxLxd."""
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def attention(layer: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
