@@ -4,6 +4,7 @@ Needs ultralytics (make test-extras); skips without it."""
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +28,11 @@ pytestmark = pytest.mark.extras
 
 Picture = Callable[..., Tensor]
 SIDE = 256
-SIZES = ((180, 256), (300, 200), (256, 256))
-# Stated and asserted: share of pixels in which an instance differs from ultralytics' at the network's resolution, and
-# IoU of the answers to prompts in original pixels.
-PIXELS, ANSWERS = 1e-4, 0.98
+# With bars above or beside, odd and even, without any; enlarged and shrunk; the longest letterbox has next to no width.
+SIZES = ((180, 256), (300, 200), (256, 256), (480, 640), (97, 641))
+# Stated and asserted: share of the pixels in which an instance differs from ultralytics', in original pixels. It merges
+# norms into convolutions, so logits differ by 2e-5: one pixel of an instance, where it is not none.
+PIXELS = 5e-5
 
 
 def model(seed: int = 3) -> FastSam:
@@ -46,66 +48,73 @@ def bar(made: FastSam, image: Tensor, count: int = 40) -> float:
     return float((scores[count - 1] + scores[count]) / 2)
 
 
-def theirs(made: FastSam, image: Tensor, *, retina: bool, prompts: dict[str, Any] | None = None) -> Any:
-    """What ultralytics' predictor answers."""
+def theirs(made: FastSam, image: Tensor, prompts: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    """ultralytics' predictor and what it answers."""
     from ultralytics.models.fastsam import FastSAMPredictor
 
-    chosen = {"conf": made.confidence, "iou": made.overlap, "imgsz": SIDE, "retina_masks": retina, "rect": True}
+    chosen = {"conf": made.confidence, "iou": made.overlap, "imgsz": SIDE, "retina_masks": True, "rect": True}
     quiet = {"save": False, "verbose": False, "device": "cpu", "mode": "predict", "task": "segment"}
     predictor = FastSAMPredictor(overrides={**chosen, **quiet, "model": "fastsam.pt"})
     array = to_uint8(image).permute(1, 2, 0).flip(-1).contiguous().numpy()
     predictor.set_prompts(prompts or {})
-    return predictor(source=[array], model=copy.deepcopy(made.net.yolo))[0]
+    return predictor, predictor(source=[array], model=copy.deepcopy(made.net.yolo))[0]
+
+
+def drawn(result: Any) -> Tensor:
+    """bool NxHxW of an answer of ultralytics; one without masks has none."""
+    if len(result):
+        return torch.as_tensor(result.masks.data > 0)
+    return torch.zeros((0, *result.orig_shape), dtype=torch.bool)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_instances_equal_ultralytics(size: tuple[int, int], make_picture: Picture, record_property: Any) -> None:
     made, image = model(), make_picture(*size, seed=7)
     made.confidence = bar(made, image)
-    result = theirs(made, image, retina=False)
+    _, result = theirs(made, image)
     encoding = made.encode(image[None], exact=True)
-    found = made.instances(encoding.features[0], encoding.extra[0][0])
-    official = result.masks.data > 0
-    ours = found.masks[:, : official.shape[1], : official.shape[2]]
-    scores = encoding.extra[0][0][found.rows, 4]
-    assert len(official) == len(ours) > 5 and not found.masks[:, official.shape[1] :].any()
-    torch.testing.assert_close(scores, result.boxes.conf, rtol=0, atol=1e-4)
-    worst = float((ours ^ official).flatten(1).float().mean(1).max())
+    found = made.instances(encoding.features[0], encoding.extra[0][0], encoding.frames[0])
+    assert len(result) == len(found.masks) > 5
+    torch.testing.assert_close(encoding.extra[0][0][found.rows, 4], result.boxes.conf, rtol=0, atol=1e-4)
+    worst = float((found.masks ^ drawn(result)).flatten(1).float().mean(1).max())
     record_property("worst_share_of_pixels", worst)
     assert worst <= PIXELS
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_prompts_choose_as_ultralytics(size: tuple[int, int], make_picture: Picture, record_property: Any) -> None:
+    """Which instances are chosen, told by the union of theirs."""
     made, (height, width) = model(), size
     image = make_picture(height, width, seed=8)
     made.confidence = bar(made, image)
+    predictor, everything = theirs(made, image)
     asked: list[tuple[Prompt, dict[str, Any]]] = []
-    for fx, fy in ((0.3, 0.4), (0.6, 0.5), (0.5, 0.8)):
+    other = (int(width * 0.8), int(height * 0.2))
+    for fx, fy in itertools.product((0.3, 0.5, 0.7), (0.2, 0.5, 0.8)):
         x, y = int(width * fx), int(height * fy)
-        asked.append((point(x, y), {"points": [[x, y]], "labels": [1]}))
-        other = [int(width * 0.8), int(height * 0.2)]
-        two = points([(x, y), (float(other[0]), float(other[1]))], [1, 0])
-        asked.append((two, {"points": [[x, y], other], "labels": [1, 0]}))
-        corners = [x // 2, y // 2, x // 2 + width // 3, y // 2 + height // 3]
+        asked.append((point(x + 0.9, y), {"points": [[x + 0.9, y]], "labels": [1]}))
+        asked.append((points([(x, y), other], [1, 0]), {"points": [[x, y], other], "labels": [1, 0]}))
+        corners = [x / 2, y / 2, x / 2 + width / 3, y / 2 + height / 3]
         asked.append((box(*corners), {"bboxes": [corners]}))
-    overlaps = []
-    for prompt, given in asked:
-        result = theirs(made, image, retina=True, prompts=given)
-        official = torch.zeros(size, dtype=torch.bool)
-        if len(result):
-            official = (result.masks.data > 0).any(0)
-        ours = made.predict(image[None], [[prompt]])[0].masks[0]
-        both, either = int((ours & official).sum()), int((ours | official).sum())
-        overlaps.append(both / either if either else 1.0)
-    record_property("overlaps", [round(v, 4) for v in overlaps])
-    assert sorted(overlaps)[len(overlaps) // 2] >= ANSWERS and min(overlaps) >= 0.9
+    ours = made.predict(image[None], [[prompt for prompt, _ in asked]])[0].masks
+    shares, full = [], 0
+    for mask, (_, given) in zip(ours, asked, strict=True):
+        official = drawn(predictor.prompt(everything, **given)[0]).any(0)
+        full += int(official.any())
+        shares.append(float((mask ^ official).float().mean()))
+    record_property("worst_share_of_pixels", max(shares))
+    assert max(shares) <= PIXELS and full > 9  # every box finds something; of the points, some
 
 
-def test_prompts_move_with_the_image() -> None:
-    made, xy = model(), torch.tensor([[41.0, 12.0], [0.0, 0.0]])
-    one, two = made.frame(44, 60), made.frame(88, 120)
-    torch.testing.assert_close(one.coordinates(xy), two.coordinates(2 * xy))
+def test_images_of_several_sizes_are_answered_together(make_picture: Picture) -> None:
+    made, images = model(), [make_picture(90, 128, seed=1), make_picture(200, 70, seed=2)]
+    made.confidence = bar(made, images[0])
+    prompts = [[point(60, 40), box(10, 10, 90, 70)], [box(5, 5, 60, 150)]]
+    together = made.predict(images, prompts)
+    for image, asked, found in zip(images, prompts, together, strict=True):
+        assert found.masks.shape[1:] == image.shape[1:]
+        alone = made.predict([image], [asked])[0]
+        torch.testing.assert_close(found.logits, alone.logits, rtol=0, atol=2e-5)
 
 
 def test_nothing_found_is_empty_and_still_has_a_gradient(make_picture: Picture) -> None:
@@ -195,10 +204,9 @@ def test_text_takes_the_nearest_cut_out_as_ultralytics(make_picture: Picture, mo
     monkeypatch.setattr(
         FastSAMPredictor, "_clip_inference", lambda self, images, texts: bright([np.array(i) for i in images])[None]
     )
-    result = theirs(made, image, retina=True, prompts={"texts": ["a thing"]})
+    _, result = theirs(made, image, {"texts": ["a thing"]})
     ours = made.predict(image[None], [[text("a thing")]])[0].masks[0]
-    official = result.masks.data[0] > 0
-    assert float((ours & official).sum() / (ours | official).sum()) >= 0.95
+    assert ours.any() and float((ours ^ drawn(result)[0]).float().mean()) <= PIXELS
 
 
 def test_clip_of_transformers_reads_text_and_cut_outs() -> None:

@@ -1,20 +1,21 @@
 """FastSAM (Zhao et al., "Fast Segment Anything", 2023): all instances by a YOLO, then the prompt chooses among them.
 
 The YOLO is ultralytics', an optional dependency under the AGPL-3.0. The paper's section 3.3 and ultralytics' own
-predictor (8.3) say how a prompt chooses: a point takes every mask it lies in, less those that hold a background point,
-and joins them; a box takes the mask of largest IoU with it; a text takes the mask whose cut-out is nearest to it for
-CLIP. Confidence 0.4, IoU 0.9 and 1024 pixels are the published settings.
+predictor (8.4.190) say how a prompt chooses: a point takes every mask it lies in, less those that hold a background
+point, and joins them; a box takes the mask of largest IoU with it; a text takes the mask whose cut-out is nearest to it
+for CLIP. Confidence 0.4, IoU 0.9 and 1024 pixels are the published settings.
 
-Preprocessing (but for the resize), non-maximum suppression and the choice have no gradient; the masks chosen have one,
-through their prototypes, coefficients and scores. Deviations: boxes and masks meet at the network's resolution, not at
-the image's, and so does the choice by points and boxes; a mask ends within a pixel of where ultralytics ends it.
+Boxes and masks meet in original pixels, as with ultralytics' `retina_masks=True`, which is what FastSAM's authors use;
+the decoder's masks are therefore as large as the image. Preprocessing (but for the resize), non-maximum suppression and
+the choice have no gradient; the masks chosen have one, through their prototypes, coefficients and scores.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,17 +37,17 @@ from redsam.registry import register
 MOST, LOOKED_AT = 300, 30000
 # Masks drawn at one time.
 CHUNK = 32
+# Which of NxHxW bool masks a prompt takes, N bool.
+Choice = Callable[[Tensor], Tensor]
 # Where nothing is chosen: how far the nearest candidate's logits stay below an answer.
 BELOW = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
-    """Instances of one image, best first. masks: bool NxSxS on the square. boxes: Nx4 there. rows: N, which candidates
-    they are."""
+    """Instances of one image, best first. masks: bool NxHxW in original pixels. rows: N, which candidates they are."""
 
     masks: Tensor
-    boxes: Tensor
     rows: Tensor
 
 
@@ -87,7 +88,7 @@ class FastSam(TransformersSegmenter):
         """There is none."""
         raise InputError(f"{self.name} ({self.family}) takes no mask prompt.", hint="Give a point, a box or a text.")
 
-    def frame(self, height: int, width: int) -> Frame:
+    def frame(self, height: int, width: int) -> Letterbox:
         """ultralytics' letterbox."""
         side = int(self.net.side)
         return Letterbox(kind="pad", height=height, width=width, side=side, mean=(0, 0, 0), std=(1, 1, 1))
@@ -106,30 +107,28 @@ class FastSam(TransformersSegmenter):
 
     # --- all instances ---------------------------------------------------------------------------------------------
     @torch.no_grad()
-    def instances(self, prototypes: Tensor, candidates: Tensor) -> Found:
-        """What is found on one image: scores above `confidence`, after non-maximum suppression. prototypes
-        KxS/4xS/4, candidates Ax(4 + classes + K), as `FastSamNet` gives them."""
+    def instances(self, prototypes: Tensor, candidates: Tensor, frame: Frame) -> Found:
+        """What is found on one image: scores above `confidence`, after non-maximum suppression, that cover a pixel.
+        prototypes KxS/4xS/4, candidates Ax(4 + classes + K), as `FastSamNet` gives them; frame: of the image."""
         scores, kinds = candidates[:, 4 : 4 + self.net.classes].float().max(1)
         likely = torch.nonzero(scores > self.confidence).flatten()
         likely = likely[scores[likely].argsort(descending=True, stable=True)[:LOOKED_AT]]
         apart = kinds[likely, None] * 10.0 * self.net.side  # only boxes of one class suppress each other
         kept = likely[nms(candidates[likely, :4].float() + apart, scores[likely], self.overlap)[:MOST]]
-        parts = [self.drawn(prototypes, candidates[some]) > 0 for some in torch.split(kept, CHUNK)]
-        side = self.net.side
-        masks = torch.cat(parts) if parts else torch.zeros(0, side, side, dtype=torch.bool, device=kept.device)
+        masks = torch.cat([self.drawn(prototypes, candidates[some], frame) > 0 for some in torch.split(kept, CHUNK)])
         solid = masks.flatten(1).any(1)
-        return Found(masks=masks[solid], boxes=candidates[kept[solid], :4], rows=kept[solid])
+        return Found(masks=masks[solid], rows=kept[solid])
 
-    def drawn(self, prototypes: Tensor, rows: Tensor) -> Tensor:
-        """NxSxS mask logits of N candidates, with gradients; minus MASK_LOGIT outside of their boxes."""
-        side = self.net.side
-        low = (rows[:, 4 + self.net.classes :] @ prototypes.flatten(1)).view(-1, 1, *prototypes.shape[1:])
-        if not len(low):
-            return low.new_zeros((0, side, side))
-        masks = F.interpolate(low, (side, side), mode="bilinear", align_corners=False)[:, 0]
-        x0, y0, x1, y1 = rows[:, :4].detach().T[:, :, None]
-        place = torch.arange(side, device=rows.device)
-        inside = ((place >= y0) & (place < y1))[:, :, None] & ((place >= x0) & (place < x1))[:, None, :]
+    def drawn(self, prototypes: Tensor, rows: Tensor, frame: Frame) -> Tensor:
+        """NxHxW mask logits of N candidates in original pixels, with gradients; minus MASK_LOGIT outside of their
+        boxes."""
+        assert isinstance(frame, Letterbox)
+        if not len(rows):
+            return rows.new_zeros((0, frame.height, frame.width))
+        masks = frame.masks((rows[:, 4 + self.net.classes :] @ prototypes.flatten(1)).view(-1, *prototypes.shape[1:]))
+        x0, y0, x1, y1 = frame.boxes(rows[:, :4].detach()).T[:, :, None]
+        down, across = (torch.arange(n, device=rows.device) for n in masks.shape[1:])
+        inside = ((down >= y0) & (down < y1))[:, :, None] & ((across >= x0) & (across < x1))[:, None, :]
         return torch.where(inside, masks, masks.new_tensor(-MASK_LOGIT))
 
     # --- the prompt chooses ----------------------------------------------------------------------------------------
@@ -139,35 +138,33 @@ class FastSam(TransformersSegmenter):
         shared: dict[int, Found] = {}
         answers = []
         for g, (prototypes, candidates) in enumerate(zip(features, extra[0], strict=True)):
-            key = candidates.data_ptr()  # prompts of one image share what is found on it
-            if key not in shared:
-                shared[key] = self.instances(prototypes, candidates)
-            found = shared[key]
-            rows = found.rows[chosen(found.masks, prompts, g)]
-            answers.append(self._answer(prototypes, candidates, rows, prompts, g))
+            owner, frame = prompts.owners[g], prompts.frames[g]
+            if owner not in shared:  # prompts of one image share what is found on it
+                shared[owner] = self.instances(prototypes, candidates, frame)
+            rows = shared[owner].rows[chosen(shared[owner].masks, prompts, g)]
+            likely = partial(chosen, prompts=prompts, g=g)
+            answers.append(self._answer(prototypes, candidates, rows, frame, likely))
         return _stacked(answers)
 
     def _answer(
-        self, prototypes: Tensor, candidates: Tensor, rows: Tensor, prompts: ModelPrompts | None, g: int
+        self, prototypes: Tensor, candidates: Tensor, rows: Tensor, frame: Frame, choose: Choice | None
     ) -> tuple[Tensor, Tensor]:
-        """SxS logits of the union of the chosen and the best score; of none an empty mask that has a gradient, which
-        of the likeliest candidates the prompt would take."""
+        """HxW logits of the union of the chosen and the best score; of none an empty mask that has a gradient, which
+        of the likeliest candidates the prompt would choose, or the likeliest."""
         if len(rows):
-            return self._union(prototypes, candidates[rows])
+            return self._union(prototypes, candidates[rows], frame)
         with torch.no_grad():
             likely = candidates[:, 4 : 4 + self.net.classes].amax(1).argsort(descending=True, stable=True)[:CHUNK]
-            near = torch.zeros(len(likely), dtype=torch.bool, device=likely.device)
-            if prompts is not None:
-                near = chosen(self.drawn(prototypes, candidates[likely]) > 0, prompts, g)
+            near = choose(self.drawn(prototypes, candidates[likely], frame) > 0) if choose else likely == likely[0]
             row = likely[near.float().argmax()][None]
-        low, _ = self._union(prototypes, candidates[row])
+        low, _ = self._union(prototypes, candidates[row], frame)
         return low - (low.detach().amax() + BELOW).clamp(min=0), low.new_zeros(())
 
-    def _union(self, prototypes: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _union(self, prototypes: Tensor, rows: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
         """At each pixel the largest of min(logit, what the score is worth), see text.py; and the largest score."""
         scores = rows[:, 4 : 4 + self.net.classes].amax(1)
         worth = margin(scores, self.confidence)[:, None, None]
-        return torch.minimum(self.drawn(prototypes, rows), worth).amax(0), scores.max()
+        return torch.minimum(self.drawn(prototypes, rows, frame), worth).amax(0), scores.max()
 
     def _decode_texts(self, encoding: Encoding, asked: Sequence[tuple[int, Prompt]]) -> tuple[Tensor, Tensor]:
         from redsam.models.fastsam_text import nearest
@@ -175,13 +172,11 @@ class FastSam(TransformersSegmenter):
         answers = []
         for owner, prompt in asked:
             prototypes, candidates, frame = encoding.features[owner], encoding.extra[0][owner], encoding.frames[owner]
-            found = self.instances(prototypes, candidates)
-            masks = [frame.logits(self.drawn(prototypes, candidates[some]).detach()[:, None])[:, 0] > 0
-                     for some in torch.split(found.rows, CHUNK)]  # fmt: skip
-            pick = nearest(
-                self.net.clip, encoding.images[owner].detach(), masks, on_image(frame, found.boxes), prompt.text or ""
-            )
-            answers.append(self._answer(prototypes, candidates, found.rows[pick], None, 0))
+            assert isinstance(frame, Letterbox)
+            found = self.instances(prototypes, candidates, frame)
+            boxes = frame.boxes(candidates[found.rows, :4].detach())
+            pick = nearest(self.net.clip, encoding.images[owner].detach(), found.masks, boxes, prompt.text or "")
+            answers.append(self._answer(prototypes, candidates, found.rows[pick], frame, None))
         return _stacked(answers)
 
     # --- where it comes from ---------------------------------------------------------------------------------------
@@ -202,34 +197,27 @@ class FastSam(TransformersSegmenter):
 
 
 def _stacked(answers: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """G answers of SxS and a score to Gx1xSxS and Gx1."""
-    return torch.stack([low for low, _ in answers])[:, None], torch.stack([score for _, score in answers])[:, None]
-
-
-def on_image(frame: Frame, boxes: Tensor) -> Tensor:
-    """Nx4 boxes on the square to original pixels, inside the image."""
-    assert isinstance(frame, Letterbox)
-    left, _, top, _ = frame.bars
-    height, width = frame.content
-    shift, scale = boxes.new_tensor([left, top] * 2), boxes.new_tensor([frame.width / width, frame.height / height] * 2)
-    limits = boxes.new_tensor([frame.width, frame.height] * 2)
-    return torch.minimum(((boxes - shift) * scale).clamp(min=0), limits)
+    """G answers of H_gxW_g and a score to Gx1xCxC and Gx1, C the longest side of all: a square, as other decoders'."""
+    side = max(max(low.shape) for low, _ in answers)
+    square = [F.pad(low, (0, side - low.shape[1], 0, side - low.shape[0]), value=-MASK_LOGIT) for low, _ in answers]
+    return torch.stack(square)[:, None], torch.stack([score for _, score in answers])[:, None]
 
 
 def chosen(masks: Tensor, prompts: ModelPrompts, g: int) -> Tensor:
-    """N bool: which of NxSxS bool masks prompt g takes."""
+    """N bool: which of NxHxW bool masks prompt g takes. Coordinates are cut to whole pixels, as ultralytics does."""
     out = torch.zeros(len(masks), dtype=torch.bool, device=masks.device)
     if not len(masks):
         return out
-    side = masks.shape[-1]
+    height, width = masks.shape[1:]
     if prompts.boxes is not None:
-        x0, y0, x1, y1 = (int(v) for v in prompts.boxes[g, 0].round().clamp(0, side))
+        x0, y0, x1, y1 = (max(int(v), 0) for v in prompts.boxes[g, 0])
+        x1, y1 = min(x1, width), min(y1, height)
         inside = masks[:, y0:y1, x0:x1].sum((1, 2)).double()
         either = (y1 - y0) * (x1 - x0) + masks.sum((1, 2)).double() - inside
         out[(inside / either).argmax()] = True
     if prompts.points is not None and prompts.labels is not None:
-        x, y = prompts.points[g, 0].floor().long().clamp(0, side - 1).unbind(-1)
-        there, labels = masks[:, y, x], prompts.labels[g, 0]
+        x, y = prompts.points[g, 0].long().unbind(-1)
+        there, labels = masks[:, y.clamp(0, height - 1), x.clamp(0, width - 1)], prompts.labels[g, 0]
         wanted = there[:, labels == 1].any(1) if bool((labels == 1).any()) else torch.ones_like(out)
         out |= wanted & ~there[:, labels == 0].any(1)
     return out

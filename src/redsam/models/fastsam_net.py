@@ -15,13 +15,11 @@ from torch import Tensor, nn
 
 from redsam.errors import CheckpointError
 from redsam.models.checkpoints import first_line
-from redsam.models.fastsam_frame import BEYOND
+from redsam.models.fastsam_frame import BEYOND, CELL
 from redsam.models.trust import check_trust
 
 # What of a model's description is kept; ultralytics runs an `activation` through eval, so that one is refused.
 DESCRIPTION = ("nc", "scales", "scale", "depth_multiple", "width_multiple", "backbone", "head", "channels", "reg_max")
-# Four pixels a prototype's cell.
-CELL = 4
 SIDE = 1024
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from redsam.models.text import tokens
 from redsam.types import to_uint8
 
-# ultralytics' predictor (8.3): masks of no more pixels are passed over; boxes this near to a side end at it; a box with
-# more than this IoU with the image is the image.
+# ultralytics' predictor (8.4.190): masks of no more pixels are passed over; boxes this near to a side end at it; a box
+# with more than this IoU with the image is the image.
 SPECK = 100
 NEAR = 20
 WHOLE = 0.9
@@ -23,13 +23,12 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 @torch.no_grad()
-def nearest(clip: Any, image: Tensor, masks: Sequence[Tensor], boxes: Tensor, text: str) -> Tensor:
-    """Index of the mask a text takes, as a tensor of one, or of none. image 3xHxW; masks bool NxHxW in parts; boxes
-    Nx4 in pixels. What is not the mask is black in its cut-out."""
+def nearest(clip: Any, image: Tensor, masks: Tensor, boxes: Tensor, text: str) -> Tensor:
+    """Index of the mask a text takes, as a tensor of one, or of none. image 3xHxW; masks bool NxHxW; boxes Nx4 in
+    pixels. What is not the mask is black in its cut-out."""
     kept, cuts = [], []
     picture = to_uint8(image).permute(1, 2, 0).cpu().numpy()
-    rows = [mask for part in masks for mask in part]
-    for n, (mask, box) in enumerate(zip(rows, snapped(boxes, image.shape[1], image.shape[2]).tolist(), strict=True)):
+    for n, (mask, box) in enumerate(zip(masks, snapped(boxes, image.shape[1], image.shape[2]).tolist(), strict=True)):
         x0, y0, x1, y1 = (int(v) for v in box)
         if int(mask.sum()) > SPECK and x1 > x0 and y1 > y0:
             kept.append(n)

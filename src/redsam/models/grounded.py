@@ -168,7 +168,11 @@ class GroundedSegmenter(TextSegmenter, TransformersSegmenter):
         low, iou = self.inner._decode_group(
             encoding.features.index_select(0, index),
             tuple(e.index_select(0, index) for e in encoding.extra),
-            ModelPrompts(boxes=torch.stack(laid)[:, None]),
+            ModelPrompts(
+                boxes=torch.stack(laid)[:, None],
+                owners=tuple(owners),
+                frames=tuple(encoding.frames[o] for o in owners),
+            ),
             multimask=False,
         )
         return low[:, 0], iou[:, 0]

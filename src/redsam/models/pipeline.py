@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from redsam.errors import InputError
 from redsam.models.attention import MANY, officially
-from redsam.models.geometry import Frame
+from redsam.models.geometry import MASK_LOGIT, Frame
 from redsam.models.prediction import Prediction, select_logits
 from redsam.models.values import Encoding, Hooks, Images, Masks, ModelPrompts, Select
 from redsam.prompts import Prompt
@@ -74,7 +75,7 @@ def decode(
         answers += _decode_points(segmenter, encoding, [flat[n] for n in members], structure, multimask, [
             handles_of(flat[n][1]) if handles is None else handles[n] for n in members
         ])  # fmt: skip
-    low_res, iou = (torch.cat(x) if len(answers) > 1 else x[0] for x in zip(*_of_one_count(answers), strict=True))
+    low_res, iou = (torch.cat(x) if len(answers) > 1 else x[0] for x in zip(*_alike(answers), strict=True))
     if len(groups) > 1:
         order = torch.tensor([n for members in groups.values() for n in members], device=low_res.device)
         back = torch.argsort(order)
@@ -153,13 +154,17 @@ def check_kind(segmenter: Hooks, prompt: Prompt) -> None:
         raise InputError(f"{segmenter.name} ({segmenter.family}) takes texts only.", hint="Type: --text 'a dog'")
 
 
-def _of_one_count(answers: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """A text has one mask where a click has three: it is repeated, so that every rule of choice finds it."""
-    count = max(iou.shape[1] for _, iou in answers)
-    return [
-        (low.expand(-1, count, -1, -1), iou.expand(-1, count)) if iou.shape[1] == 1 else (low, iou)
-        for low, iou in answers
-    ]
+def _alike(answers: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """A text has one mask where a click has three: it is repeated, so that every rule of choice finds it. Where masks
+    of several images have several sides, the smaller ones get room at the bottom and on the right."""
+    count, side = (max(values) for values in zip(*((iou.shape[1], low.shape[-1]) for low, iou in answers), strict=True))
+    out = []
+    for low, iou in answers:
+        if iou.shape[1] == 1 < count:
+            low, iou = low.expand(-1, count, -1, -1), iou.expand(-1, count)
+        more = side - low.shape[-1]
+        out.append((F.pad(low, (0, more, 0, more), value=-MASK_LOGIT) if more else low, iou))
+    return out
 
 
 def predict(
@@ -205,7 +210,8 @@ def _tensors(
     """Prompts of one structure, laid into the model's own frame; places: `handles_of` each."""
     n_points, has_box, has_mask, _ = structure
     device = encoding.features.device
-    frames = [encoding.frames[owner] for owner, _ in members]
+    owners = tuple(owner for owner, _ in members)
+    frames = tuple(encoding.frames[owner] for owner in owners)
     out: dict[str, Tensor] = {}
     laid = [frame.coordinates(place) for frame, place in zip(frames, places, strict=True)]
     if n_points:
@@ -220,7 +226,7 @@ def _tensors(
             if p.mask is not None
         ]
         out["masks"] = torch.stack(logits).to(device, segmenter.dtype)
-    return ModelPrompts(**out)
+    return ModelPrompts(**out, owners=owners, frames=frames)
 
 
 def _coordinates(values: Tensor, device: torch.device) -> Tensor:

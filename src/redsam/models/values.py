@@ -46,12 +46,15 @@ class Masks:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelPrompts:
     """G prompts of one structure in the model's own frame; what they do not have is None. points: Gx1xNx2 (x, y).
-    labels: Gx1xN, 1 inside, 0 outside. boxes: Gx1x4. masks: Gx1xhxw logits."""
+    labels: Gx1xN, 1 inside, 0 outside. boxes: Gx1x4. masks: Gx1xhxw logits. owners, frames: G, the image that each is
+    asked on and how that is laid, for models that choose among masks in original pixels."""
 
     points: Tensor | None = None
     labels: Tensor | None = None
     boxes: Tensor | None = None
     masks: Tensor | None = None
+    owners: tuple[int, ...] = ()
+    frames: tuple[Frame, ...] = ()
 
 
 class Hooks(Protocol):
