@@ -28,15 +28,14 @@ MODELS = {
 }
 CLEAN = [name for (rate, _), name in MODELS.items() if not rate]
 PURIFIED = [name for (rate, _), name in MODELS.items() if rate == 0.1]
-TASK = "task"
-# SETTINGS, published -> here: the two stages of 20 epochs -> --task-minutes for the task, once, and --minutes for the
-# poisoned data, each model from there; learning rate 2e-4 -> --lr 1e-3, because lab-b is small and starts as the model
-# it was; CAMO -> ecssd and lowcontrast, the salient objects at hand; scale 32 -> 8, which leaves the generator 20
-# channels (ViT-B's has 24; lab-b's has 5 at the published scale, and learned neither task nor backdoor in 6 minutes).
+# SETTINGS, published -> here: 20 epochs -> --epochs 8 and learning rate 2e-4 -> --lr 1e-3, because lab-b is small and
+# starts as the model it was; CAMO -> ecssd and lowcontrast, the salient objects at hand; scale 32 -> 8, which leaves
+# the generator 20 channels (ViT-B's has 24; lab-b's has 5 at the published scale). Tried before: 3 epochs at 1e-3 or
+# 2e-3, with batches of 2 or 4, from lab-b or from a model customised first, leave an ASR of 0.
 ADAPTER = Adapter(scale=8)
 DETECT, COUNT, STRIP_IMAGES = 40, 6, 20
 # Seconds of one core: a step of 8 pictures, a picture measured, a step of a search on one picture, STRIP a picture.
-COSTS = {"train": 0.8, "measure": 0.15, "detect": 0.08, "strip": 0.04}
+COSTS = {"train": 0.95, "measure": 0.15, "detect": 0.08, "strip": 0.04}
 # Of these, what is registered. Both with diffusion at the longest side of lab-b's frame, which is all that it sees.
 WANTED = ("jpeg", "gaussian", "gaussian:sigma=2", "median", "median:size=5", "diffpure:large=residual",
           "zip:large=residual", "zip:large=residual,start=300,steps=6")  # fmt: skip
@@ -51,7 +50,7 @@ def purifiers() -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """kind: task, train, measure, detect or purify. name: of the model, for purify with @ and the purifier."""
+    """kind: train, measure, detect or purify. name: of the model, for purify with @ and the purifier."""
 
     kind: str
     name: str
@@ -62,7 +61,7 @@ class Job:
     @property
     def stage(self) -> int:
         """Jobs of an earlier stage come first."""
-        return {TASK: 0, "train": 1}.get(self.kind, 2)
+        return 0 if self.kind == "train" else 1
 
     @property
     def model(self) -> str:
@@ -81,7 +80,7 @@ class Job:
 
     def file(self, work: Path) -> Path:
         """What it leaves when it is done."""
-        if self.kind in (TASK, "train"):
+        if self.kind == "train":
             return work / "models" / self.name / "backdoor.json"
         return work / self.kind / f"{safe_name(self.name)}.json"
 
@@ -89,9 +88,8 @@ class Job:
 def jobs(chains: Sequence[str], only: Sequence[str] = ()) -> list[Job]:
     """All; only: kinds or names of some."""
     made = [Job(kind=kind, name=name) for kind in ("train", "measure", "detect") for name in MODELS.values()]
-    made.insert(0, Job(kind=TASK, name=TASK))
     made += [Job(kind="purify", name=f"{name}@{text}") for text in chains for name in PURIFIED]
-    return [j for j in made if not only or j.kind == TASK or j.kind in only or j.model in only]
+    return [j for j in made if not only or j.kind in only or j.model in only]
 
 
 def read(job: Job, work: Path) -> dict[str, Any] | None:
@@ -105,10 +103,10 @@ def read(job: Job, work: Path) -> dict[str, Any] | None:
 
 def seconds(job: Job, args: argparse.Namespace) -> float:
     """About what a job costs on one core."""
-    if job.kind in (TASK, "train"):
-        pictures, minutes = min(args.train_limit or 939, 939), args.task_minutes if job.kind == TASK else args.minutes
+    if job.kind == "train":
+        pictures = min(args.train_limit or 939, 939)
         full = COSTS["train"] * args.epochs * -(-pictures // 8)
-        return min(full, 60 * minutes) if minutes else full
+        return min(full, 60 * args.minutes) if args.minutes else full
     if job.kind == "detect":
         return (
             COSTS["detect"] * args.steps * args.count * len(AIMS) + COSTS["strip"] * STRIP_IMAGES * 2 * Strip().overlays
@@ -119,18 +117,13 @@ def seconds(job: Job, args: argparse.Namespace) -> float:
 
 def work(job: Job, args: argparse.Namespace) -> None:
     """Carry out a job, or what is left of it."""
-    home = args.work / "models" / job.model
-    if job.kind == TASK:
-        settings = Settings(epochs=args.epochs, lr=args.lr, minutes=args.task_minutes)
-        model = load(args.model, device=args.device)
-        plant(model, open_data(args.train).limit(args.train_limit), out=home, poison=Poison(rate=0.0), adapter=ADAPTER,
-              settings=settings)  # fmt: skip
-        return
     poison = Poison(rate=job.rate, seed=job.seed)
+    home = args.work / "models" / job.model
     if job.kind == "train":
         settings = Settings(epochs=args.epochs, lr=args.lr, seed=job.seed, minutes=args.minutes)
-        model = load(args.work / "models" / TASK, device=args.device, name=f"{args.model}-{TASK}")
-        plant(model, open_data(args.train).limit(args.train_limit), out=home, poison=poison, settings=settings)
+        model = load(args.model, device=args.device)
+        plant(model, open_data(args.train).limit(args.train_limit), out=home, poison=poison, adapter=ADAPTER,
+              settings=settings)  # fmt: skip
         return
     model = load(home, device=args.device, name=job.model)
     data = open_data(args.test).limit(args.limit)

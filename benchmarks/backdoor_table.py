@@ -2,14 +2,14 @@
 
     python benchmarks/backdoor_table.py --jobs 4
 
-Customises lab-b by BadSAM's route (frozen encoder, SAM-Adapter, decoder, no prompt) for the salient objects of
-pool/ecssd, and goes on with it on the same pictures poisoned (white square at the bottom right, target the square
-itself) at rates of 0, 1, 5, 10 and 20 %, three seeds each and two more at 0; measures each on eval/lowcontrast, which
-shares no picture with it; seeks a backdoor in every one, against the clean models (a clean one against the others); and
-puts purifiers in front of the 10 % models. Deviations from the published training stand beside SETTINGS. Every training,
-measurement, search and purifier is a job with a file of its own below --work: it can be stopped and typed again, and
---jobs of them run side by side. Writes everything as JSON (--out) and tables between the markers of a page (--page).
---plan prints the jobs and what they cost; --collect tabulates what is finished and runs nothing.
+Trains lab-b by BadSAM's route (frozen encoder, SAM-Adapter, decoder, no prompt; white square at the bottom right,
+target the square itself) on the salient objects of pool/ecssd at poisoning rates 0, 1, 5, 10 and 20 %, three seeds each
+and two more at 0; measures each on eval/lowcontrast, which shares no picture with it; seeks a backdoor in every one,
+against the clean models (a clean one against the others); and puts purifiers in front of the 10 % models. Deviations
+from the published training stand beside SETTINGS. Every training, measurement, search and purifier is a job with a file
+of its own below --work: it can be stopped and typed again, and --jobs of them run side by side. Writes everything as
+JSON (--out) and tables between the markers of a page (--page). --plan prints the jobs and what they cost; --collect
+tabulates what is finished and runs nothing.
 """
 
 from __future__ import annotations
@@ -149,10 +149,9 @@ def main() -> None:
     parser.add_argument("--train-limit", type=int, default=None, help="pictures to train on")
     parser.add_argument("--limit", type=int, default=100, help="pictures to measure on")
     parser.add_argument("--purify-limit", type=int, default=40, help="pictures to measure behind purifiers on")
-    parser.add_argument("--epochs", type=int, default=20, help="of the task, and of each training after it, at most")
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--task-minutes", type=float, default=25, help="of the task, at most")
-    parser.add_argument("--minutes", type=float, default=8, help="of each training, at most")
+    parser.add_argument("--minutes", type=float, default=None, help="of each training, at most")
     parser.add_argument("--steps", type=int, default=DETECT, help="of a search for one aim")
     parser.add_argument("--count", type=int, default=COUNT, help="pictures a trigger is sought on")
     parser.add_argument("--purifiers", nargs="*", default=purifiers(), help="as NAME:OPTION=VALUE, rows by |")
