@@ -39,8 +39,8 @@ def net() -> nn.Module:
 
 
 def features(segmenter: Segmenter, dtype: torch.dtype) -> Encoding:
-    # A seed for which no ReLU of the prompts' tokens stands within float32's rounding of zero: with 0 one does (at 9e-9),
-    # and transformers' own gradient in float32 is 7e-4 from its float64.
+    # A seed for which no ReLU of the prompts' tokens stands within float32's rounding of zero: with 0 one does (at
+    # 9e-9), and transformers' own gradient in float32 is 7e-4 from its float64.
     maps = torch.randn(2, 256, SIDE, SIDE, dtype=dtype, generator=torch.Generator().manual_seed(2)).requires_grad_()
     return Encoding(features=maps, extra=(), frames=(segmenter.frame(300, 400),) * 2)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from redsam import heap
 from redsam.bench.environment import environment
 from redsam.bench.executor import Executor
 from redsam.bench.flight import Batching, batch_of
@@ -66,6 +67,7 @@ class Worker:
 
     def __init__(self, *, device: str, threads: int, batch: Batching, share: float = 1.0) -> None:
         torch.set_num_threads(threads)
+        heap.keep()
         if device.startswith("cuda") and share < 1:  # a worker that wants more fails alone, not its neighbour
             torch.cuda.set_per_process_memory_fraction(share)
         asked, here = batch_of(batch), max(1, (os.cpu_count() or 1) // threads)  # workers on this machine at most

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from redsam import __version__
+from redsam import __version__, heap
 from redsam.cli import (
     attack,
     audit,
@@ -89,6 +89,7 @@ def options(
 
         context.with_resource(trusting())
     share_cores()
+    heap.keep()
     quieten(warnings=not debug)
 
 
