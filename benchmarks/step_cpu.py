@@ -5,7 +5,8 @@ gradient of the image alone (a, frozen: no weight gradients); Meta's segment_any
 no_grad (b); torchattacks' PGD on a closure (c). Each arm runs in a process of its own, arms take turns, and a ratio is
 the median of the paired ones. Memory is the highest resident size of the process less its size with the model loaded.
 Random weights: neither number depends on them. Where redsam and (a) start from the same image, their gradients are
-compared first (share of pixels that step to the other side).
+compared first (share of pixels that step to the other side). redsam's command line and workers keep the memory they
+have freed (redsam.heap); the arms "memory given back" and "memory kept" tell what of a ratio that is.
 
     python benchmarks/step_cpu.py --out benchmarks/results/step_cpu.json     # four cores: about 15 minutes, 9 GB
     python benchmarks/step_cpu.py --side 256 --depth 2 --repeats 1 --steps 1  # whether it runs: a minute
@@ -29,7 +30,10 @@ ARMS = {
     REDSAM: 1,
     MANY: 64,
     "redsam, switches off": 1,
+    "redsam, memory given back": 1,
+    "redsam, 64 prompts, memory given back": 64,
     "transformers (a)": 1,
+    "transformers (a), memory kept": 1,
     "transformers (a), frozen": 1,
     "segment_anything (b)": 1,
     "torchattacks (c)": 1,
@@ -53,6 +57,10 @@ def child(arm: str, side: int, depth: int | None, steps: int) -> dict[str, Any]:
     """One arm: a step to warm up, then `steps` timed ones."""
     import random_sam as make
 
+    from redsam import heap
+
+    if arm.endswith("kept") or (arm.startswith("redsam") and not arm.endswith("back")):
+        heap.keep()
     clicks = make.places(ARMS[arm], side)
     if arm.startswith("redsam"):
         step = make.with_redsam(make.redsam_model("b", official=arm.endswith("off"), side=side, depth=depth), clicks)
@@ -63,7 +71,7 @@ def child(arm: str, side: int, depth: int | None, steps: int) -> dict[str, Any]:
         if arm.startswith("torchattacks"):
             step = make.with_torchattacks(model.requires_grad_(False), clicks)
         else:
-            frozen = arm.endswith("frozen")
+            frozen = "frozen" in arm
             step = make.with_transformers(model.requires_grad_(not frozen), clicks, backward=not frozen)
     clean = make.picture(side)
     before = resident()
