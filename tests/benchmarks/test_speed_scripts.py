@@ -15,6 +15,7 @@ import attention as attention_script
 import gpu
 import pytest
 import random_sam as make
+import sam2_profile
 import step_cpu
 import torch
 
@@ -120,6 +121,30 @@ def test_the_gpu_script_stops_at_its_time(monkeypatch: pytest.MonkeyPatch) -> No
     args = argparse.Namespace(device="cpu", tiny=True, side=64, repeats=1, largest=2)
     assert gpu.one_model("b", {"fp32_tflops": 1, "bf16_tflops": 1, "copy_gbs": 1}, args, clock) == {}
     assert clock.left_out == ["b float32", "b bfloat16"]
+
+
+def test_what_is_kept_for_the_backward_pass_by_hand() -> None:
+    """A frozen linear layer keeps its weights alone, which do not count; ReLU keeps 5 x 20 floats; what nothing uses is
+    gone when the backward pass begins."""
+    model = torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.ReLU()).requires_grad_(False)
+    x = torch.randn(5, 10, requires_grad=True)
+    with sam2_profile.saving(model) as kept:
+        x.exp()
+        torch.autograd.grad(model(x).sum(), x)
+    assert kept == {"ReLU": 5 * 20 * 4}
+
+
+def test_the_fused_kernel_of_sam_2_keeps_less_than_the_plain_path() -> None:
+    from redsam.models import tiny
+
+    model: Any = tiny("sam2").model
+    fused = sam2_profile.kept_by(model, SIDE)
+    model.set_attn_implementation("eager")
+    plain = sam2_profile.kept_by(model, SIDE)
+    assert 0 < sam2_profile.of_attention(fused) < sam2_profile.of_attention(plain) < sum(plain.values())
+    kinds = {"aten::_scaled_dot_product_flash_attention_for_cpu_backward": sam2_profile.ATTENTION[0]}
+    kinds |= {"aten::_softmax": sam2_profile.ATTENTION[1], "aten::addmm": "linear layers", "aten::add_": "element-wise"}
+    assert {name: sam2_profile.kind_of(name) for name in kinds} == kinds
 
 
 def test_a_graph_that_cannot_be_recorded_is_a_row() -> None:
