@@ -105,7 +105,7 @@ class Machine:
 
     def work(self, one: Flight, count: int, pixels: tuple[int, int] = HERE) -> int:
         """A group, and what is taken next."""
-        one.begin()
+        one.begin(pixels, count)
         self.peak = self.need(count)
         one.went(pixels, count)
         return one.size(pixels)
@@ -125,6 +125,21 @@ def test_one_then_two_then_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     told = found.facts()
     assert told["used"] == {"480x640": 4} and told["asked"] == "auto" and told["halved"] == 0
     assert set(told["peak_mb"]["480x640"]) == {"1", "2", "4", "8"}
+
+
+def test_far_from_what_was_measured_it_goes_in_strides(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    machine.need = lambda n: 40 + n // 3
+    one = Flight(asked=batch_of("auto", "0.9"), device=CUDA)
+    taken = [1]
+    while len(taken) < 7:
+        taken.append(machine.work(one, taken[-1]))
+    assert taken == [1, 2, 8, 32, 64, 64, 64]
+    machine.need = lambda n: 40 + 10 * max(0, n - 7)
+    one, taken = Flight(asked=batch_of("auto", "0.9"), device=CUDA), [1]
+    while len(taken) < 6:
+        taken.append(machine.work(one, taken[-1]))
+    assert taken == [1, 2, 8, 32, 8, 8], "two images said nothing, eight little, thirty-two enough"
 
 
 def test_an_amount_of_memory_and_neighbours_that_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +175,16 @@ def test_resident_pages_that_say_nothing_are_not_believed(monkeypatch: pytest.Mo
     assert machine.work(one, 2) == 8  # 1 + (120 - 50) / 10
 
 
+def test_on_a_cpu_a_number_of_images_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that the process keeps from other work would be taken for that of these images."""
+    machine, trims = Machine(monkeypatch), []
+    monkeypatch.setattr(flight, "trim", lambda: trims.append(1))
+    one = Flight(asked=batch_of("auto", "0.9"), device=CPU)
+    taken = [machine.work(one, n) for n in (1, 2, 8)]
+    machine.need = lambda n: 1000
+    assert taken == [2, 8, 8] and machine.work(one, 8) == 8 and len(trims) == 3
+
+
 def test_where_a_peak_cannot_be_measured_images_stay_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, anew=False)
     one = Flight(asked=batch_of("auto"), device=CPU)
@@ -175,7 +200,7 @@ def test_real_memory_of_this_process() -> None:
     one = Flight(asked=Batch(size=None, memory=before + 1000.0 * MB), device=CPU)
     for count in (1, 2):
         assert one.size(HERE) == count
-        one.begin()
+        one.begin(HERE, count)
         np.ones(count * 100 * MB, dtype=np.uint8).sum()
         one.went(HERE, count)
     assert one.size(HERE) == 8

@@ -200,7 +200,7 @@ class _Work:
     def _try(self, group: list[Sample]) -> Exception | None:
         """Measure a group and record it whole, or return what went wrong."""
         device, count = self.run.segmenter.device, self._together(group)
-        self.flight.begin()
+        self.flight.begin(group[0].size, count)
         began = time.perf_counter()
         try:
             records = self._records(group)

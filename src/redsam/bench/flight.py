@@ -7,8 +7,9 @@ number; "auto" is for speed, and changes results by float noise only.
 Found by measuring costs no extra work. Of every kind of work (one attack with one way of prompting) and image size
 (portrait and landscape cost the same) the first image is worked on alone, the next two together, and the peaks of both
 give a line: peak(n) = peak(1) + (n - 1) (peak(2) - peak(1)). The next take as many images as keep that line within the
-budget, rounded down to a power of two so that a slightly fuller machine finds the same number, and at most LARGEST. A
-later peak above the line makes the number smaller, never larger; so does running out of memory, which halves it.
+budget, rounded down to a power of two so that a slightly fuller machine finds the same number, at most LARGEST, and at
+most STRIDE times as many as were measured; such a stride is measured, too, and the next one taken from there. A later
+peak above the line makes the number smaller, never larger; so does running out of memory, which halves it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from redsam.bench.memory import held, peak_bytes, reset_peak, room
+from redsam.bench.memory import held, peak_bytes, reset_peak, room, trim
 from redsam.bench.spec import JsonDict
 from redsam.errors import InputError
 
 AUTO = "auto"
 LARGEST = 64  # images; no device gains from more
+STRIDE = 4  # a line through one image and two is not to be trusted at 64
 # Of the free memory, unless said. A CUDA allocator that is asked for too much raises, and the batch is halved; a CPU's
 # never does: the kernel kills the process when its pages are touched, and nothing can be halved.
 SHARE = {"cuda": 0.8, "cpu": 0.5}
@@ -97,7 +99,9 @@ class Flight:
     halved: int = 0
     _floor: dict[Key, float] = field(default_factory=dict)
     _settled: set[Key] = field(default_factory=set)
+    _striding: set[Key] = field(default_factory=set)
     _before: int | None = None
+    _looks: bool = False
 
     def size(self, pixels: tuple[int, int]) -> int:
         """Images of this height and width to take next."""
@@ -108,16 +112,23 @@ class Flight:
         """The largest number for any image size so far."""
         return max(self.sizes.values(), default=self.asked.size or 1)
 
-    def begin(self) -> None:
-        """A group is about to be worked on."""
+    def begin(self, pixels: tuple[int, int], count: int) -> None:
+        """`count` images of a size are about to be worked on together."""
+        key, exact = self._key(pixels), self.device.type == "cuda"
+        self._looks = self.asked.size is None and key not in self._settled
+        if self._looks and not exact:
+            # Resident pages are those of the work only after what others left was given back, which costs time: once.
+            self._looks = count not in self.peaks.get(key, {})
+            if self._looks:
+                trim()
         anew = reset_peak(self.device)
         self._before = held(self.device) if anew else None
 
     def went(self, pixels: tuple[int, int], count: int) -> None:
         """`count` images of a size were worked on together."""
-        key = self._key(pixels)
-        if self.asked.size is not None or key in self._settled:
+        if not self._looks:
             return
+        key = self._key(pixels)
         peak = peak_bytes(self.device)
         if self._before is None or peak is None:
             self._settled.add(key)
@@ -159,9 +170,13 @@ class Flight:
         peaks, now = self.peaks[key], self.sizes.get(key, 1)
         if len(peaks) < 2:
             return 2 if 1 in peaks else now
-        first = key not in self.budgets
+        grows = key not in self.budgets or key in self._striding
         found = largest(peaks, budget=self._budget(key), floor=self._floor.get(key, 0.0))
-        return found if first else min(now, found)
+        near = min(found, STRIDE * max(peaks))
+        if not grows:
+            return min(now, found)
+        (self._striding.add if near < found else self._striding.discard)(key)
+        return near
 
     def _budget(self, key: Key) -> int:
         """Bytes that a peak may reach, asked of the machine once for each image size."""
