@@ -18,6 +18,7 @@ test: $(VENV)/.dev
 # The families that need timm, torchvision or ultralytics (AGPL-3.0), and the published weight files against the packages
 # that write them, in an environment of their own: some 6 GB, with the torch that torchvision was built for.
 EXTRAS ?= .venv-extras
+EXTRAS_PIP := $(EXTRAS)/bin/python -m pip --disable-pip-version-check --quiet
 test-extras: $(EXTRAS)/.made
 	OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest -q tests/models -m extras
 	OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest -q tests/models/test_conformance.py tests/models/test_loading.py \
@@ -62,12 +63,13 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --no-deps torchattacks -c constraints.txt
 	@touch $@ $(VENV)/.run
 
+# torch and torchvision in one step, so that they fit; where they do not, it is said here and not by strange tests.
 # Without its dependencies what pins old ones or builds for a GPU: sam2 and what segment-anything-hq asks for.
 $(EXTRAS)/.made: pyproject.toml
 	$(PYTHON) -m venv $(EXTRAS)
-	$(EXTRAS)/bin/python -m pip --disable-pip-version-check --quiet install torch torchvision
-	$(EXTRAS)/bin/python -m pip --disable-pip-version-check --quiet install -e '.[mobilesam,edgetam,fastsam,lora]' \
+	$(EXTRAS_PIP) install torch torchvision
+	$(EXTRAS_PIP) install -e '.[mobilesam,edgetam,fastsam,lora]' \
 		pytest hypothesis segment-anything hydra-core iopath setuptools
-	SAM2_BUILD_CUDA=0 $(EXTRAS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps \
-		--no-build-isolation segment-anything-hq sam2
+	SAM2_BUILD_CUDA=0 $(EXTRAS_PIP) install --no-deps --no-build-isolation segment-anything-hq sam2
+	$(EXTRAS)/bin/python -c "import torch, torchvision; torchvision.ops.nms(torch.rand(1, 4), torch.rand(1), 0.5)"
 	@touch $@
