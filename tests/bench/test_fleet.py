@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,6 +19,7 @@ from redsam.bench.bench import bench
 from redsam.bench.cluster import GIGABYTE, Ray, connected, require, share_of
 from redsam.bench.fleet import DEATHS, Fleet
 from redsam.bench.lanes import Lanes, Shelf, make_lanes
+from redsam.bench.memory import reset_peak
 from redsam.bench.planfile import PlanFile, plan_of
 from redsam.bench.progress import Silent
 from redsam.bench.worker import Parcel, Piece, Task, Worker
@@ -109,6 +112,76 @@ def test_both_executors_make_the_same_records_though_a_worker_is_killed(
             assert (store.root / record["clean_image"]).is_file()
             if record["image"]:
                 assert (cell.folder / record["image"]).is_file() or (store.root / record["image"]).is_file()
+
+
+class Here:
+    """As much of Ray as the fleet asks of it, in this process; what would go between processes is pickled."""
+
+    class exceptions:  # noqa: N801
+        RayError = RayTaskError = type("RayError", (Exception,), {})
+
+    class Reference:
+        def __init__(self, value: Any) -> None:
+            self.value = value
+
+    class Method:
+        def __init__(self, call: Any) -> None:
+            self.call = call
+
+        def options(self, **_: Any) -> Here.Method:
+            return self
+
+        def remote(self, *given: Any, **named: Any) -> Any:
+            found = self.call(*passed(given), **passed(named))
+            return found if isinstance(found, Iterator | Here.Actor) else Here.Reference(found)
+
+    class Actor:
+        def __init__(self, worker: Any) -> None:
+            self.worker = worker
+
+        def __getattr__(self, name: str) -> Here.Method:
+            return Here.Method(getattr(self.worker, name))
+
+    def remote(self, kind: Any) -> Here.Method:
+        return Here.Method(lambda **named: Here.Actor(kind(**named)))
+
+    def get(self, one: Any) -> Any:
+        return passed(one.value if isinstance(one, Here.Reference) else one)
+
+    def wait(self, ready: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return ready[:1], ready[1:]
+
+    def kill(self, actor: Here.Actor) -> None:
+        actor.worker.close()
+
+    def cluster_resources(self) -> dict[str, int]:
+        return {"CPU": 2}
+
+
+def passed(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
+
+
+def test_workers_find_how_many_images_they_take_and_the_cell_says_so(
+    kit: Any, close: Any, tmp_path: Path, tiny_folder: Path, folder: Path
+) -> None:
+    """Without Ray's processes: the same records within float noise, the number in each, the facts in env.json."""
+    if not reset_peak(torch.device("cpu")):
+        pytest.skip("this system does not start a peak anew")
+    plan = small(tiny_folder, folder, defenses=["none"], prompts=["box"])
+    bench(plan, out=tmp_path / "here")
+    lanes, store = make_lanes(plan, shelf=Shelf()), RunStore(tmp_path / "there")
+    fleet = Fleet(plan=lanes, store=store, progress=Silent(), settings=Ray(workers=2), batch="auto")
+    with store.lock():
+        fleet._run(Here())
+    here, there = (kit.same(tmp_path / name) for name in ("here", "there"))
+    assert here.keys() == there.keys() and len(there) == 20 and all(cell.done for cell in store.cells())
+    for key, one in here.items():
+        close(one, there[key])
+    for cell in store.cells():
+        told = json.loads((cell.folder / "env.json").read_text())
+        assert told["executor"] == "ray" and told["batch"]["asked"] == "auto" and told["batch"]["used"]["48x64"] >= 2
+        assert {r["batch"] for r in read_records(cell.samples)} <= {1, 2, 3, 4, 5}
 
 
 def test_an_image_that_workers_die_of_is_a_failed_record(kit: Any, ray: Any, tmp_path: Path, tiny_folder: Path) -> None:
