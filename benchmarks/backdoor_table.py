@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--train-limit", type=int, default=None, help="pictures to train on")
     parser.add_argument("--limit", type=int, default=100, help="pictures to measure on")
     parser.add_argument("--purify-limit", type=int, default=40, help="pictures to measure behind purifiers on")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--minutes", type=float, default=None, help="of each training, at most")
     parser.add_argument("--steps", type=int, default=DETECT, help="of a search for one aim")
