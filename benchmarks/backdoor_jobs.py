@@ -31,8 +31,8 @@ PURIFIED = [name for (rate, _), name in MODELS.items() if rate == 0.1]
 # SETTINGS, published -> here: 20 epochs -> --epochs 10 and learning rate 2e-4 -> --lr 1e-3, because lab-b is small and
 # starts as the model it was; CAMO -> ecssd and lowcontrast, the salient objects at hand; scale 32 -> 8, which leaves
 # the generator 20 channels (ViT-B's has 24; lab-b's has 5 at the published scale). Tried before: 3 epochs at 1e-3 or
-# 2e-3, with batches of 2 or 4, from lab-b or from a model customised first, leave an ASR of 0; 8 epochs 0.91 and 0.89 at
-# a rate of 10 % (two seeds).
+# 2e-3, with batches of 2 or 4, from lab-b or from a model customised first, leave an ASR of 0; 8 epochs 0.91 and 0.89
+# at a rate of 10 % (two seeds).
 ADAPTER = Adapter(scale=8)
 DETECT, COUNT, STRIP_IMAGES = 40, 6, 20
 # Seconds of one core: a step of 8 pictures, a picture measured, a step of a search on one picture, STRIP a picture.
