@@ -159,7 +159,7 @@ def test_sam_hq_of_its_authors_package(tmp_path: Path, record_property: Any) -> 
     assert ours.family == "sam-hq" and worst < TOLERANCE
 
 
-@pytest.mark.parametrize("size", ["t", "b+"])
+@pytest.mark.parametrize("size", ["t", "s", "b+"])
 def test_sam2_of_metas_package(size: str, tmp_path: Path, record_property: Any) -> None:
     """SAM 2.1's configuration; a file of SAM 2 lacks only weights that serve video."""
     pytest.importorskip("sam2", reason="Meta's package")

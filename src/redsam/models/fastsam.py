@@ -13,9 +13,8 @@ the choice have no gradient; the masks chosen have one, through their prototypes
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,8 +36,6 @@ from redsam.registry import register
 MOST, LOOKED_AT = 300, 30000
 # Masks drawn at one time.
 CHUNK = 32
-# Which of NxHxW bool masks a prompt takes, N bool.
-Choice = Callable[[Tensor], Tensor]
 # Where nothing is chosen: how far the nearest candidate's logits stay below an answer.
 BELOW = 0.05
 
@@ -135,33 +132,36 @@ class FastSam(TransformersSegmenter):
     def _decode_group(
         self, features: Tensor, extra: tuple[Tensor, ...], prompts: ModelPrompts, *, multimask: bool
     ) -> tuple[Tensor, Tensor]:
-        shared: dict[int, Found] = {}
+        shared: dict[int, Found] = {}  # prompts of one image share what is found on it
+        faint: dict[int, Found] = {}
         answers = []
         for g, (prototypes, candidates) in enumerate(zip(features, extra[0], strict=True)):
             owner, frame = prompts.owners[g], prompts.frames[g]
-            if owner not in shared:  # prompts of one image share what is found on it
+            if owner not in shared:
                 shared[owner] = self.instances(prototypes, candidates, frame)
             rows = shared[owner].rows[chosen(shared[owner].masks, prompts, g)]
-            likely = partial(chosen, prompts=prompts, g=g)
-            answers.append(self._answer(prototypes, candidates, rows, frame, likely))
+            if len(rows):
+                answers.append(self._union(prototypes, candidates[rows], frame))
+                continue
+            if owner not in faint:
+                faint[owner] = self._likeliest(prototypes, candidates, frame)
+            nearest = chosen(faint[owner].masks, prompts, g).float().argmax()  # the first where it chooses none of them
+            answers.append(self._nothing(prototypes, candidates[faint[owner].rows[nearest]], frame))
         return _stacked(answers)
 
-    def _answer(
-        self, prototypes: Tensor, candidates: Tensor, rows: Tensor, frame: Frame, choose: Choice | None
-    ) -> tuple[Tensor, Tensor]:
-        """HxW logits of the union of the chosen and the best score; of none an empty mask that has a gradient, which
-        of the likeliest candidates the prompt would choose, or the likeliest."""
-        if len(rows):
-            return self._union(prototypes, candidates[rows], frame)
-        with torch.no_grad():
-            likely = candidates[:, 4 : 4 + self.net.classes].amax(1).argsort(descending=True, stable=True)[:CHUNK]
-            near = choose(self.drawn(prototypes, candidates[likely], frame) > 0) if choose else likely == likely[0]
-            row = likely[near.float().argmax()][None]
-        low, _ = self._union(prototypes, candidates[row], frame)
+    @torch.no_grad()
+    def _likeliest(self, prototypes: Tensor, candidates: Tensor, frame: Frame) -> Found:
+        """The candidates of highest score, found or not."""
+        rows = candidates[:, 4 : 4 + self.net.classes].amax(1).argsort(descending=True, stable=True)[:CHUNK]
+        return Found(masks=self.drawn(prototypes, candidates[rows], frame) > 0, rows=rows)
+
+    def _nothing(self, prototypes: Tensor, row: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+        """HxW logits of an empty mask that has the gradient of a candidate's; the score is 0."""
+        low, _ = self._union(prototypes, row[None], frame)
         return low - (low.detach().amax() + BELOW).clamp(min=0), low.new_zeros(())
 
     def _union(self, prototypes: Tensor, rows: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
-        """At each pixel the largest of min(logit, what the score is worth), see text.py; and the largest score."""
+        """HxW: at each pixel the largest of min(logit, what the score is worth), see text.py; and the largest score."""
         scores = rows[:, 4 : 4 + self.net.classes].amax(1)
         worth = margin(scores, self.confidence)[:, None, None]
         return torch.minimum(self.drawn(prototypes, rows, frame), worth).amax(0), scores.max()
@@ -176,7 +176,11 @@ class FastSam(TransformersSegmenter):
             found = self.instances(prototypes, candidates, frame)
             boxes = frame.boxes(candidates[found.rows, :4].detach())
             pick = nearest(self.net.clip, encoding.images[owner].detach(), found.masks, boxes, prompt.text or "")
-            answers.append(self._answer(prototypes, candidates, found.rows[pick], frame, None))
+            if len(pick):
+                answers.append(self._union(prototypes, candidates[found.rows[pick]], frame))
+            else:
+                likeliest = self._likeliest(prototypes, candidates, frame).rows[0]
+                answers.append(self._nothing(prototypes, candidates[likeliest], frame))
         return _stacked(answers)
 
     # --- where it comes from ---------------------------------------------------------------------------------------
