@@ -5,7 +5,9 @@
 
 Published (UAD's logs, the rows beside in OUT/study.md): under every attack FastSAM keeps the least mIoU, less than the
 source itself, without a look at what it had before. So two contrasts against each SAM, paired over images: mIoU left,
-as published, and the share of its own clean mIoU that a victim loses. Victims and attacks are those of OUT.
+as published, and the share of its own clean mIoU that a victim loses. Victims and attacks are those of OUT. A FastSAM
+that finds next to nothing in clean images has nothing to lose: it would bear out the first for the wrong reason, so then
+there are no contrasts, and that is said.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from redsam.bench.spec import JsonDict
 from redsam.bench.store import read_records
 from redsam.bench.summary import latest
 
+FLOOR = 0.1  # clean mIoU of a FastSAM that can be broken
 NUMBERS = ("prompt", "n_images", "n_prompts", "n_failed", "clean", "miou", "miou_lo", "miou_hi", "asr50", "asr10")
 
 
@@ -64,15 +67,17 @@ def compare(out: Path, fastsam: str) -> dict[str, Any]:
     if fastsam not in victims:
         raise SystemExit(f"{out} has no victim '{fastsam}', only: {', '.join(victims)}")
     attacks = [name for name in dict.fromkeys(row["attack"] for row in rows) if name != "clean"]
+    clean = min(row["clean"] for row in rows if row["victim"] == fastsam and row["prompt"] == "all")
     found = [
         asdict(c) | {"verdict": c.verdict}
         for attack in attacks
         for sam in victims
-        if sam != fastsam
+        if sam != fastsam and clean >= FLOOR
         for c in contrasts(bank, attack, sam, fastsam)
     ]
     told = [{"attack": row["attack"], "victim": row["victim"], **{k: row.get(k) for k in NUMBERS}} for row in rows]
-    return {"fastsam": fastsam, "rows": told, "contrasts": found}
+    why = "" if clean >= FLOOR else f"{fastsam} has a clean mIoU of {clean:.3f}: nothing that an attack could break"
+    return {"fastsam": fastsam, "undecided": why, "rows": told, "contrasts": found}
 
 
 def main() -> None:
@@ -85,6 +90,8 @@ def main() -> None:
     args = parser.parse_args()
     found = compare(args.protocol, args.fastsam)
     write_json(args.out, {"note": args.note} | found)
+    if found["undecided"]:
+        raise SystemExit(f"undecided: {found['undecided']}")
     table = Table("claimed above 0", "measured [95 %]", "images", "verdict")
     for c in found["contrasts"]:
         interval = "" if c["lo"] is None else f" [{c['lo']:.3f}, {c['hi']:.3f}]"
