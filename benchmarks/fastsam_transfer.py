@@ -6,8 +6,8 @@
 Published (UAD's logs, the rows beside in OUT/study.md): under every attack FastSAM keeps the least mIoU, less than the
 source itself, without a look at what it had before. So two contrasts against each SAM, paired over images: mIoU left,
 as published, and the share of its own clean mIoU that a victim loses. Victims and attacks are those of OUT. A FastSAM
-that finds next to nothing in clean images has nothing to lose: it would bear out the first for the wrong reason, so then
-there are no contrasts, and that is said.
+that finds next to nothing in clean images has nothing to lose: it would bear out the first for the wrong reason, so
+then there are no contrasts, and that is said.
 """
 
 from __future__ import annotations

@@ -31,10 +31,10 @@ class RgaTransfer(Study):
     As published: `uad` prompts (5 points and 3 jittered boxes on each of the first 10 masks, one at a time), single
     mask output, IoU against ground truth pooled over prompts without a filter on clean correctness, eps 8/255, 40
     steps. prompting: fields of the `uad` that is tested with; aim: of the `uad` that attacks on masks aim at.
-    Deviation: victims are what is given, not FastSAM. Of attacks on masks the benchmark has only Attack-SAM-K, which
-    draws its own points; the others aim, with one image, at one random point (the first that is tested) and the exact
-    box of each of an image's first 4 objects: with all 80 test prompts the decoder would cost far more than the
-    encoder. Their other options are their own.
+    Deviation: victims are what is given, a FastSAM as fastsam:PATH. Of attacks on masks the benchmark has only
+    Attack-SAM-K, which draws its own points; the others aim, with one image, at one random point (the first that is
+    tested) and the exact box of each of an image's first 4 objects: with all 80 test prompts the decoder would cost far
+    more than the encoder. Their other options are their own.
     """
 
     attacks: tuple[str, ...] = ON_MASKS + ON_FEATURES
