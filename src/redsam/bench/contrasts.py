@@ -74,35 +74,35 @@ def _pair(first: str, a: Table, second: str, b: Table) -> Iterator[JsonDict]:
     if not shared:
         return
     cell = a.cell
+    asked = [
+        (reference, measure, [_sums(t, shared, _values(t, measure, reference)) for t in (a, b)])
+        for reference in REFERENCES if a.known(reference) and b.known(reference)
+        for measure in MEASURES
+        if not (cell.clean and (measure == "delta" or reference != REFERENCES[0]))  # zero by definition
+    ]  # fmt: skip
     weights = resamples(len(shared), seed=int(digest([a.cell.id, b.cell.id]), 16))
-    for reference in REFERENCES:
-        if not (a.known(reference) and b.known(reference)):
-            continue
-        for measure in MEASURES:
-            if cell.clean and (measure == "delta" or reference != REFERENCES[0]):
-                continue  # zero by definition
-            sides = [_sums(t, shared, _values(t, measure, reference)) for t in (a, b)]
-            prepare(weights, [column for side in sides for column in side])
-            found = difference_interval(sides[0], sides[1], weights)
-            yield {
-                "name": f"{first} minus {second}",
-                "first": first,
-                "second": second,
-                "model": cell.who,
-                "attack": cell.probe["name"],
-                "source": cell.source,
-                "threat": cell.threat,
-                "eps": cell.eps,
-                "severity": cell.severity,
-                "data": cell.data["name"],
-                "reference": reference,
-                "measure": measure,
-                "value": found.value,
-                "lo": found.lo,
-                "hi": found.hi,
-                "n_images": len(shared),
-                "cells": [a.cell.id, b.cell.id],
-            }
+    prepare(weights, [column for *_, sides in asked for side in sides for column in side])
+    for reference, measure, sides in asked:
+        found = difference_interval(sides[0], sides[1], weights)
+        yield {
+            "name": f"{first} minus {second}",
+            "first": first,
+            "second": second,
+            "model": cell.who,
+            "attack": cell.probe["name"],
+            "source": cell.source,
+            "threat": cell.threat,
+            "eps": cell.eps,
+            "severity": cell.severity,
+            "data": cell.data["name"],
+            "reference": reference,
+            "measure": measure,
+            "value": found.value,
+            "lo": found.lo,
+            "hi": found.hi,
+            "n_images": len(shared),
+            "cells": [a.cell.id, b.cell.id],
+        }
 
 
 def paired(a: Table, b: Table, *, measure: str, reference: str, among: Collection[str] | None = None) -> Gap | None:

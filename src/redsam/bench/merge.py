@@ -25,7 +25,7 @@ from redsam.bench.spec import SCHEMA, JsonDict, canonical, digest
 from redsam.bench.store import CellStore, RunStore, scan, scan_lines
 from redsam.errors import InputError
 
-BLOCK = 512  # records between two syncs; the source has them all
+BLOCK = 4096  # records between two syncs; the source has them all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +140,9 @@ def _said(record: JsonDict) -> JsonDict:
 
 def _records(store: CellStore) -> Iterator[tuple[JsonDict, bytes]]:
     """The records of a cell with their lines. Raises InputError for one of another schema or another cell."""
+    own = store.cell.id  # a hash of the whole cell
     for record, line in scan_lines(store.samples):
-        if record.get("schema", SCHEMA) != SCHEMA or record.get("cell", store.cell.id) != store.cell.id:
+        if record.get("schema", SCHEMA) != SCHEMA or record.get("cell", own) != own:
             raise InputError(
                 f"{store.samples} holds a record of schema {record.get('schema')}, cell {record.get('cell')}.",
                 hint="Delete that cell's folder and run it again.",

@@ -43,7 +43,7 @@ def scan_lines(path: Path) -> Iterator[tuple[JsonDict, bytes]]:
             try:
                 if not line.endswith(b"\n"):
                     raise ValueError("no end of line")
-                record = json.loads(line)
+                record = json.loads(line.decode())  # of bytes, the encoding would be guessed line by line
             except ValueError as error:
                 if not file.read(1):
                     return  # torn by a crash: the sample counts as not done
