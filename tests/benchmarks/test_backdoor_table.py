@@ -19,8 +19,8 @@ from tests.backdoor.conftest import draw_world
 def settings(tmp_path: Path, **more: Any) -> argparse.Namespace:
     """What the command line gives."""
     base = {"model": str(tmp_path / "sam"), "train": tmp_path / "train", "test": tmp_path / "test", "train_limit": None,
-            "limit": 3, "epochs": 1, "lr": 1e-3, "minutes": None, "steps": 2, "count": 2, "purifiers": ["jpeg"],
-            "work": tmp_path / "work", "device": "cpu", "jobs": 1, "threads": 1}  # fmt: skip
+            "limit": 3, "purify_limit": 2, "epochs": 1, "lr": 1e-3, "minutes": None, "steps": 2, "count": 2,
+            "purifiers": ["jpeg"], "work": tmp_path / "work", "device": "cpu", "jobs": 1, "threads": 1}  # fmt: skip
     return argparse.Namespace(**base | more)
 
 
