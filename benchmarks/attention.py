@@ -16,7 +16,6 @@ import argparse
 import copy
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -45,6 +44,7 @@ def child(case: str, way: str, device: str, dtype: str, repeats: int) -> dict[st
     from transformers import SamVisionConfig
     from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionSdpaAttention
 
+    from redsam.bench.memory import held, peak_mb, reset_peak
     from redsam.models.attention import choose, use
 
     heads, side, head, batch = CASES[case]
@@ -67,7 +67,10 @@ def child(case: str, way: str, device: str, dtype: str, repeats: int) -> dict[st
     box = nn.ModuleList([layer])
     use(box, way)  # type: ignore[arg-type]
     x, w = tokens.to(device, kind), weights.to(device, kind)
-    before = _now(device)
+    place = torch.device(device)
+    if device == "cuda":
+        reset_peak(place)
+    before = (held(place) or 0) / 2**20
     wall, cpu = [], []
     for turn in range(repeats + 1):
         start, spent = time.perf_counter(), time.process_time()
@@ -77,7 +80,7 @@ def child(case: str, way: str, device: str, dtype: str, repeats: int) -> dict[st
         if turn:
             wall.append(time.perf_counter() - start)
             cpu.append(time.process_time() - spent)
-    memory = _peak(device) - before
+    memory = (peak_mb(place) or 0.0) - before
     errors: list[float] = []
     if side * side <= 1024:  # written out in float64 the largest would need 20 GB
         full = SamVisionAttention(config, side).double()
@@ -88,24 +91,6 @@ def child(case: str, way: str, device: str, dtype: str, repeats: int) -> dict[st
     rule = choose("auto", device=device, dtype=kind, keys=side * side, head=head)
     return {"wall": statistics.median(wall), "cpu": statistics.median(cpu), "memory_mb": memory,
             "errors": errors, "rule": rule}  # fmt: skip
-
-
-def _now(device: str) -> float:
-    if device == "cuda":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**20
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def _peak(device: str) -> float:
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def run(case: str, way: str, args: argparse.Namespace) -> dict[str, Any]:

@@ -17,9 +17,7 @@ achieved share is floor / time. Last, PGD-40 on SAM-B over 64 images at the best
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -27,11 +25,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from gpu_floor import ceilings, operations, timed
 from random_sam import moved, network, picture, places, with_redsam, with_transformers
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from redsam.bench.memory import out_of_memory
+from redsam.bench.memory import out_of_memory, peak_mb, release, reset_peak
 from redsam.models import load, tiny
 from redsam.models.attention import Attention, use
 from redsam.models.base import Segmenter
@@ -58,40 +56,6 @@ class Clock:
         return late
 
 
-def timed(work: Callable[[], object], device: str, repeats: int) -> float:
-    """Median seconds after one pass that warms up; on CUDA by device events."""
-    work()
-    out = []
-    for _ in range(repeats):
-        if device == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            work()
-            end.record()
-            torch.cuda.synchronize()
-            out.append(start.elapsed_time(end) / 1000)
-        else:
-            begun = time.perf_counter()
-            work()
-            out.append(time.perf_counter() - begun)
-    return statistics.median(out)
-
-
-def ceilings(device: str, small: bool) -> dict[str, float]:
-    """Measured: TFLOP/s of a matrix product in bfloat16 and float32, GB/s of a copy (bytes read and written)."""
-    n = 256 if small else 8192
-    found = {}
-    for name, dtype in (("bf16_tflops", torch.bfloat16), ("fp32_tflops", torch.float32)):
-        a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-        out = torch.empty(n, n, device=device, dtype=dtype)
-        seconds = timed(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device, 10)  # type: ignore[misc]
-        found[name] = 2 * n**3 / seconds / 1e12
-    data = torch.randn(2**20 if small else 2**29, device=device)
-    target = torch.empty_like(data)
-    found["copy_gbs"] = 2 * data.numel() * 4 / timed(lambda: target.copy_(data), device, 10) / 1e9
-    return {key: round(value, 3) for key, value in found.items()}
-
-
 def build(size: str, device: str, dtype: torch.dtype, small: bool) -> Segmenter:
     """A random model behind redsam's interface."""
     if small:
@@ -100,44 +64,17 @@ def build(size: str, device: str, dtype: torch.dtype, small: bool) -> Segmenter:
     return load(network(size, device=device), device=device, dtype=dtype, name=f"random-{size}")
 
 
-def operations(segmenter: Segmenter, side: int) -> tuple[float, float]:
-    """(floating-point operations, least bytes) of a step on one image with one prompt.
-
-    Operations are counted on transformers' own path. Bytes: every weight once in each direction, and the input and the
-    output of every linear layer and convolution once in each direction; scores and element-wise work count nothing.
-    """
-    use(segmenter.model, "official")
-    carried = [0.0]
-    size = torch.finfo(segmenter.dtype).bits // 8
-
-    def note(module: nn.Module, given: Any, out: Tensor) -> None:
-        carried[0] += 2 * size * (given[0].numel() + out.numel() + sum(p.numel() for p in module.parameters()))
-
-    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-    handles = [m.register_forward_hook(note) for m in segmenter.model.modules() if isinstance(m, kinds)]
-    step = with_redsam(segmenter, places(1, side))
-    clean = picture(side, device=str(segmenter.device))
-    with FlopCounterMode(display=False) as counter:
-        step(clean, clean)
-    for handle in handles:
-        handle.remove()
-    use(segmenter.model, "auto")
-    return float(counter.get_total_flops()), carried[0]
-
-
-def release(device: str) -> None:
+def fresh(device: str) -> None:
     """Give back what is unused, start a new peak."""
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    release()
+    reset_peak(torch.device(device))
 
 
 def measured(
     step: Callable[[Tensor, Tensor], Tensor], count: int, side: int, device: str, repeats: int
 ) -> dict[str, Any]:
     """Seconds of a step and peak MiB; {"out_of_memory": True} where it does not fit."""
-    release(device)
+    fresh(device)
     try:
         clean = picture(side, count, device)
         seconds = timed(lambda: step(clean, clean), device, repeats)
@@ -146,8 +83,8 @@ def measured(
             raise
         error.__traceback__ = None
         return {"batch": count, "out_of_memory": True}
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
-    return {"batch": count, "seconds": seconds, "per_image": seconds / count, "peak_mb": peak and round(peak, 1)}
+    peak = peak_mb(torch.device(device)) if device == "cuda" else None
+    return {"batch": count, "seconds": seconds, "per_image": seconds / count, "peak_mb": peak}
 
 
 def sweep(
@@ -188,7 +125,7 @@ def one_model(size: str, limits: dict[str, float], args: argparse.Namespace, clo
             peer = with_transformers(model, places(1, args.side), backward=True)
             out["transformers (a)"] = measured(peer, 1, args.side, args.device, args.repeats)
         del segmenter
-        release(args.device)
+        fresh(args.device)
     first = next((r for r in out.get("float32", []) if "seconds" in r), None)
     peer_row = out.get("transformers (a)")
     if first and peer_row and "seconds" in peer_row:
@@ -260,7 +197,7 @@ def pgd(best: int, args: argparse.Namespace) -> dict[str, Any]:
     images = picture(args.side, count)
     click = point(*places(1, args.side)[0])
     attack = PGD(steps=args.steps)
-    release(args.device)
+    fresh(args.device)
     attack.run(segmenter, images[:best], [[click]] * best, threat=Threat())  # warm up
     begun = time.perf_counter()
     for start in range(0, count, best):

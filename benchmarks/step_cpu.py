@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -42,22 +41,13 @@ PEER = "transformers (a)"
 TIME_LIMIT, MEMORY_LIMIT, MANY_LIMIT = 0.8, 0.5, 1.3
 
 
-def resident() -> float:
-    """MiB of this process now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def peak() -> float:
-    """MiB of this process at most, ever."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def child(arm: str, side: int, depth: int | None, steps: int) -> dict[str, Any]:
     """One arm: a step to warm up, then `steps` timed ones."""
     import random_sam as make
+    import torch
 
     from redsam import heap
+    from redsam.bench.memory import held, peak_mb
 
     if arm.endswith("kept") or (arm.startswith("redsam") and not arm.endswith("back")):
         heap.keep()
@@ -74,7 +64,8 @@ def child(arm: str, side: int, depth: int | None, steps: int) -> dict[str, Any]:
             frozen = "frozen" in arm
             step = make.with_transformers(model.requires_grad_(not frozen), clicks, backward=not frozen)
     clean = make.picture(side)
-    before = resident()
+    device = torch.device("cpu")
+    before = (held(device) or 0) / 2**20
     x = step(clean, clean)
     first = (x - clean).sign().flatten()[:: max(1, x.numel() // 4096)].int().tolist()
     wall, cpu = [], []
@@ -83,10 +74,8 @@ def child(arm: str, side: int, depth: int | None, steps: int) -> dict[str, Any]:
         x = step(x, clean)
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - spent)
-    import torch
-
     return {
-        "wall": statistics.median(wall), "cpu": statistics.median(cpu), "memory_mb": peak() - before,
+        "wall": statistics.median(wall), "cpu": statistics.median(cpu), "memory_mb": (peak_mb(device) or 0.0) - before,
         "loaded_mb": before, "threads": torch.get_num_threads(), "signs": first,
     }  # fmt: skip
 

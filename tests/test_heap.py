@@ -37,6 +37,8 @@ def test_what_was_freed_is_used_again() -> None:
         pytest.skip("no glibc")
     _, without, same = program(False)
     assert value == same
+    if not without:  # some sandboxes' kernels count no page faults
+        pytest.skip("page faults are not counted here")
     # Two buffers of 20 MB a round, in pages of 4 kB at most.
     assert without > 10 * 2 * 20_000_000 / 2**21 and faults < without / 20
 

@@ -1,4 +1,4 @@
-"""keep: let this process keep the memory that it has freed, so that the next step need not have it zeroed again.
+"""keep, trim: what the C library does with freed memory. Kept, the next step need not have it zeroed again.
 
 glibc takes every large buffer from the kernel and gives it back when it is freed. A step of an attack on SAM frees and
 asks for gigabytes, page by page, and each page is zeroed first: half of the processor time of a step with 64 prompts
@@ -7,6 +7,7 @@ went there. Kept, the buffers are used again. No number changes; the process sta
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 
@@ -30,3 +31,9 @@ def keep() -> bool:
         return bool(library.mallopt(_MMAP_MAX, 0)) and bool(library.mallopt(_TRIM_THRESHOLD, _NEVER))
     except (AttributeError, OSError, TypeError):
         return False
+
+
+def trim() -> None:
+    """Let the C library give back what it keeps, so that resident pages are those at work. Where it can."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it; Windows has no such handle
+        ctypes.CDLL(None).malloc_trim(0)

@@ -127,17 +127,22 @@ def meta_sam(package: Any, *, decoder: Any, side: int, **encoder: Any) -> Any:
         return randomised(sam, seed=2)
 
 
-def test_sam_of_metas_package(tmp_path: Path, record_property: Any) -> None:
-    package = pytest.importorskip("segment_anything")
-    sam = meta_sam(package, decoder=package.modeling.MaskDecoder, side=256)
+def predictor_of(package: Any, sam: Any) -> Any:
+    """A package's predictor on the picture, as `compare` asks it: (low-resolution logits, predicted IoU)."""
     predictor = package.SamPredictor(sam)
     predictor.set_image(picture(256))
 
     def answer(xy: Any, labels: Any, corners: Any, multimask: bool) -> tuple[Any, Any]:
         return predictor.predict(xy, labels, corners, multimask_output=multimask, return_logits=True)[2:0:-1]
 
+    return answer
+
+
+def test_sam_of_metas_package(tmp_path: Path, record_property: Any) -> None:
+    package = pytest.importorskip("segment_anything")
+    sam = meta_sam(package, decoder=package.modeling.MaskDecoder, side=256)
     ours = load(saved(sam.state_dict(), tmp_path / "sam_vit_x.pth"))
-    worst = compare(ours, answer, side=256)
+    worst = compare(ours, predictor_of(package, sam), side=256)
     record_property("worst", worst)
     assert ours.family == "sam" and worst < TOLERANCE
 
@@ -147,14 +152,8 @@ def test_sam_hq_of_its_authors_package(tmp_path: Path, record_property: Any) -> 
     from segment_anything_hq.modeling.mask_decoder_hq import MaskDecoderHQ
 
     sam = meta_sam(package, decoder=lambda **k: MaskDecoderHQ(vit_dim=64, **k), side=256)
-    predictor = package.SamPredictor(sam)
-    predictor.set_image(picture(256))
-
-    def answer(xy: Any, labels: Any, corners: Any, multimask: bool) -> tuple[Any, Any]:
-        return predictor.predict(xy, labels, corners, multimask_output=multimask, return_logits=True)[2:0:-1]
-
     ours = load(saved(sam.state_dict(), tmp_path / "sam_hq_vit_x.pth"))
-    worst = compare(ours, answer, side=256)
+    worst = compare(ours, predictor_of(package, sam), side=256)
     record_property("worst", worst)
     assert ours.family == "sam-hq" and worst < TOLERANCE
 

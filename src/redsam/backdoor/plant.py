@@ -163,8 +163,7 @@ def _pupil(model: Segmenter, route: Route, adapter: Adapter | None, seed: int) -
     if route == "tuning" and model.family == "sam-adapter":
         raise InputError(f"{model.name} has an adapter already and hears no prompt.", hint="Give the model beneath it.")
     copied = copy.deepcopy(model.model)
-    bare = route == "adapter" and model.family == "sam"
-    made = load(adapt(copied, adapter or Adapter(), seed=seed) if bare else copied, name=model.name)
+    made = load(adapt(copied, adapter, seed=seed) if adapter and model.family == "sam" else copied, name=model.name)
     assert isinstance(made, TransformersSegmenter) and isinstance(model, TransformersSegmenter)
     made.mean, made.std = model.mean, model.std
     made.model.to(model.device)

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from redsam.bench.memory import held, peak_bytes, reset_peak, room, trim
+from redsam.bench.memory import held, peak_bytes, reset_peak, room
 from redsam.bench.spec import JsonDict
 from redsam.errors import InputError
+from redsam.heap import trim
 
 AUTO = "auto"
 LARGEST = 64  # images; no device gains from more

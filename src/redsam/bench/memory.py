@@ -9,8 +9,6 @@ systems, the highest value is that since the process began, and says nothing abo
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import os
 import sys
@@ -18,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+from redsam.heap import trim
 
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 _SELF = Path("/proc/self")
@@ -36,13 +36,6 @@ def release() -> None:
     trim()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def trim() -> None:
-    """Let the C library give back what it keeps for later (`heap.keep` lets it keep all), so that resident pages are
-    those at work. Where it can."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it; Windows has no such handle
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_peak(device: torch.device) -> bool:

@@ -140,9 +140,8 @@ def _said(record: JsonDict) -> JsonDict:
 
 def _records(store: CellStore) -> Iterator[tuple[JsonDict, bytes]]:
     """The records of a cell with their lines. Raises InputError for one of another schema or another cell."""
-    own = store.cell.id  # a hash of the whole cell
     for record, line in scan_lines(store.samples):
-        if record.get("schema", SCHEMA) != SCHEMA or record.get("cell", own) != own:
+        if record.get("schema", SCHEMA) != SCHEMA or record.get("cell", store.cell.id) != store.cell.id:
             raise InputError(
                 f"{store.samples} holds a record of schema {record.get('schema')}, cell {record.get('cell')}.",
                 hint="Delete that cell's folder and run it again.",

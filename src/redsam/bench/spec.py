@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from redsam.errors import InputError
@@ -57,12 +58,12 @@ class Cell:
 
     def spec(self) -> JsonDict:
         """The JSON that is hashed and stored; round-trips through `from_spec` to the same id."""
-        plain: JsonDict = json.loads(canonical(vars(self)))
+        plain: JsonDict = json.loads(canonical({f.name: getattr(self, f.name) for f in fields(self)}))
         return plain
 
-    @property
+    @cached_property
     def id(self) -> str:
-        """16 hex digits: the cell's name and folder."""
+        """16 hex digits: the cell's name and folder. Hashed once: every record asks for it."""
         return digest(self.spec())
 
     @classmethod

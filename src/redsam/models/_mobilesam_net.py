@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionEncoderOutput, SamVisionNeck
+
+from redsam.models.checkpoints import write_own
 
 # TinyViT-5M, as published: mobile_sam/build_sam.py (2023).
 WIDTHS = (64, 128, 160, 320)
@@ -79,12 +78,7 @@ class MobileSamModel(SamModel):  # type: ignore[no-untyped-call]
 
     def save_pretrained(self, save_directory: str | os.PathLike[Any], *_: Any, **__: Any) -> None:
         """config.json and model.safetensors, as `MobileSam.read` takes them."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {"model_type": "redsam-mobilesam", **self.made_of}
-        (folder / "config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        state = {k: v.detach().cpu().contiguous().clone() for k, v in self.state_dict().items()}
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        write_own(os.fspath(save_directory), self, {"model_type": "redsam-mobilesam", **self.made_of})
 
 
 def published() -> MobileSamModel:

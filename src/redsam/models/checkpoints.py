@@ -56,6 +56,19 @@ def read_own(folder: Path, make: Callable[[dict[str, Any]], nn.Module]) -> nn.Mo
     return model
 
 
+def write_own(folder: Path | str, model: nn.Module, content: dict[str, Any], *, without: str | None = None) -> None:
+    """What `read_own` reads: `content` as config.json, every weight as it is in model.safetensors. A weight under two
+    names is stored under both, so that nothing has to be known to read them. without: a beginning of names left out."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    state = {k: v for k, v in model.state_dict().items() if without is None or not k.startswith(without)}
+    kept = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def read_network(class_name: str, source: Path | str, text: str) -> nn.Module:
     """A transformers model with every weight its architecture asks for. text: what the user typed."""
     import transformers

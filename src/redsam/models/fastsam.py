@@ -144,16 +144,15 @@ class FastSam(TransformersSegmenter):
                 answers.append(self._union(prototypes, candidates[rows], frame))
                 continue
             if owner not in faint:
-                faint[owner] = self._likeliest(prototypes, candidates, frame)
+                likely = self._likeliest(candidates)
+                faint[owner] = Found(masks=self.drawn(prototypes, candidates[likely], frame) > 0, rows=likely)
             nearest = chosen(faint[owner].masks, prompts, g).float().argmax()  # the first where it chooses none of them
             answers.append(self._nothing(prototypes, candidates[faint[owner].rows[nearest]], frame))
         return _stacked(answers)
 
-    @torch.no_grad()
-    def _likeliest(self, prototypes: Tensor, candidates: Tensor, frame: Frame) -> Found:
-        """The candidates of highest score, found or not."""
-        rows = candidates[:, 4 : 4 + self.net.classes].amax(1).argsort(descending=True, stable=True)[:CHUNK]
-        return Found(masks=self.drawn(prototypes, candidates[rows], frame) > 0, rows=rows)
+    def _likeliest(self, candidates: Tensor) -> Tensor:
+        """Rows of the candidates of highest score, found or not."""
+        return candidates[:, 4 : 4 + self.net.classes].detach().amax(1).argsort(descending=True, stable=True)[:CHUNK]
 
     def _nothing(self, prototypes: Tensor, row: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
         """HxW logits of an empty mask that has the gradient of a candidate's; the score is 0."""
@@ -169,18 +168,19 @@ class FastSam(TransformersSegmenter):
     def _decode_texts(self, encoding: Encoding, asked: Sequence[tuple[int, Prompt]]) -> tuple[Tensor, Tensor]:
         from redsam.models.fastsam_text import nearest
 
-        answers = []
+        answers, shared = [], dict[int, Found]()
         for owner, prompt in asked:
             prototypes, candidates, frame = encoding.features[owner], encoding.extra[0][owner], encoding.frames[owner]
             assert isinstance(frame, Letterbox)
-            found = self.instances(prototypes, candidates, frame)
+            if owner not in shared:
+                shared[owner] = self.instances(prototypes, candidates, frame)
+            found = shared[owner]
             boxes = frame.boxes(candidates[found.rows, :4].detach())
             pick = nearest(self.net.clip, encoding.images[owner].detach(), found.masks, boxes, prompt.text or "")
             if len(pick):
                 answers.append(self._union(prototypes, candidates[found.rows[pick]], frame))
             else:
-                likeliest = self._likeliest(prototypes, candidates, frame).rows[0]
-                answers.append(self._nothing(prototypes, candidates[likeliest], frame))
+                answers.append(self._nothing(prototypes, candidates[self._likeliest(candidates)[0]], frame))
         return _stacked(answers)
 
     # --- where it comes from ---------------------------------------------------------------------------------------

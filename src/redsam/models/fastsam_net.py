@@ -5,16 +5,14 @@ Reads what ultralytics saves, which is a pickle (see trust.py), and a plain fold
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from redsam.errors import CheckpointError
-from redsam.models.checkpoints import first_line
+from redsam.models.checkpoints import first_line, write_own
 from redsam.models.fastsam_frame import BEYOND, CELL
 from redsam.models.trust import check_trust
 
@@ -67,12 +65,8 @@ class FastSamNet(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """config.json and model.safetensors, without CLIP."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
         content = {"model_type": "redsam-fastsam", "side": self.side, "yolo": described(self.yolo)}
-        (Path(folder) / "config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        state = {k: v for k, v in self.state_dict().items() if not k.startswith("clip.")}
-        kept = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-        save_file(kept, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+        write_own(folder, self, content, without="clip.")
 
 
 def corners(boxes: Tensor) -> Tensor:

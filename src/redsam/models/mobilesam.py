@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from redsam.errors import MissingExtra
 from redsam.models.checkpoints import read_own
-from redsam.models.official import RULES, filled, to_official_key
+from redsam.models.official import RULES, filled, renamed, to_official_key
 from redsam.models.sam import Sam
 from redsam.registry import register
 
@@ -90,8 +90,4 @@ def official_key(key: str) -> str:
     key = NORMED.sub(lambda m: ".c." if m[1] == "conv" else ".bn.", key)
     if down := DOWN.fullmatch(key):
         return f"image_encoder.layers.{int(down[1]) - 1}.downsample.{down[2]}"
-    for official, ours in ENCODER:
-        pattern = re.escape(ours).replace(r"\{n\}", r"(?P<n>\d+)").replace(r"\{m\}", r"(?P<m>\d+)")
-        if match := re.match(pattern, key):
-            return official.format(**match.groupdict()) + key[match.end() :]
-    raise KeyError(key)
+    return renamed(key, ENCODER)

@@ -153,21 +153,22 @@ def to_official(model: nn.Module) -> dict[str, Tensor]:
 
 def to_official_key(key: str, iou_head_depth: int = 3, rules: Sequence[tuple[str, str]] = RULES) -> str:
     """One name of `SamModel` to Meta's; KeyError when no rule, (official, transformers), begins as it does."""
+    return layer_to_official(renamed(key, rules), iou_head_depth)
+
+
+def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
+    """The key with its beginning exchanged by the first rule, (official, transformers), that has it; {n} and {m} are
+    numbers. KeyError when none has."""
     for official, ours in rules:
-        pattern = re.escape(ours).replace(r"\{n\}", r"(?P<n>\d+)")
-        match = re.match(pattern, key)
-        if match:
-            key = official.replace("{n}", match.groupdict().get("n") or "") + key[match.end() :]
-            return layer_to_official(key, iou_head_depth)
+        pattern = re.escape(ours).replace(r"\{n\}", r"(?P<n>\d+)").replace(r"\{m\}", r"(?P<m>\d+)")
+        if match := re.match(pattern, key):
+            return official.format(**match.groupdict()) + key[match.end() :]
     raise KeyError(key)
 
 
 def layer_to_official(key: str, iou_head_depth: int = 3) -> str:
     """transformers names a head's layers proj_in, layers.0.., proj_out; Meta numbers them 0, 1, ... in `layers`."""
-    match = re.fullmatch(
-        r"(.*(?:hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head|hf_mlp)\.)(proj_in|proj_out|layers\.(\d+))(\..*)",
-        key,
-    )
+    match = HEAD.fullmatch(key)
     if match is None:
         return key
     depth = iou_head_depth if "iou_prediction_head" in key else 3

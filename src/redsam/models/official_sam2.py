@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from redsam.errors import CheckpointError
 from redsam.models.official import RULES as SAM_RULES
-from redsam.models.official import count, filled, layer_to_official, shape_of
+from redsam.models.official import count, filled, layer_to_official, renamed, shape_of
 from redsam.registry import register
 
 TELLTALE = "image_encoder.trunk.patch_embed.proj.weight"
@@ -85,13 +85,7 @@ def read(state: Mapping[str, Tensor], *, where: str) -> nn.Module:
 
 def to_official_key(key: str) -> str:
     """One name of `Sam2Model` to Meta's; KeyError when no rule begins as it does."""
-    for official, ours in RULES:
-        match = re.match(re.escape(ours).replace(r"\{n\}", r"(?P<n>\d+)"), key)
-        if match:
-            key = official.replace("{n}", match.groupdict().get("n") or "") + key[match.end() :]
-            break
-    else:
-        raise KeyError(key)
+    key = renamed(key, RULES)
     if key.startswith("sam_mask_decoder.transformer."):
         return key.replace(".o_proj.", ".out_proj.")
     return layer_to_official(key)

@@ -9,7 +9,6 @@ Stored as one folder that holds everything (config.json, model.safetensors): not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redsam.errors import InputError
-from redsam.models.checkpoints import read_own
+from redsam.models.checkpoints import read_own, write_own
 from redsam.models.sam import Sam, tiny_vit_config
 from redsam.models.values import ModelPrompts
 from redsam.registry import register
@@ -139,15 +138,8 @@ def _adapted() -> type[nn.Module]:
 
 def save_adapted(model: nn.Module, folder: Path) -> None:
     """config.json and model.safetensors, everything the model is."""
-    from safetensors.torch import save_file
-
     net = cast(Any, model)
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"model_type": MODEL_TYPE, "adapter": asdict(net.adapter), "sam": net.config.to_dict()}
-    # One position code under two names: each is stored, so that nothing has to be known to read them.
-    state = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_own(folder, model, {"model_type": MODEL_TYPE, "adapter": asdict(net.adapter), "sam": net.config.to_dict()})
 
 
 @register("model", "sam-adapter", paper="SAM Fails to Segment Anything? SAM-Adapter, arXiv 2304.09148", year=2023)
