@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from scipy.stats import binom
 from torch import Tensor
 
-from redsam import load, open_data
+from redsam import heap, load, open_data
 from redsam.defenses.smoothing import Certificate, SegCertify, answers
 from redsam.models.base import Segmenter
 from redsam.prompts import Prompt
@@ -59,6 +59,7 @@ def job(part: str, index: int, sigma: float, args: argparse.Namespace) -> dict[s
     if path.exists():
         told: dict[str, Any] = json.loads(path.read_text())
         return told
+    heap.keep()
     torch.set_num_threads(max(1, args.threads // args.jobs))
     model = load(args.model, device=args.device)
     scene = open_data(args.data / part).limit(max(args.images // len(SETS), 1))[index]

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from redsam import heap
+
 Job = TypeVar("Job")
 
 
@@ -36,6 +38,7 @@ def run_all(
 
 
 def _timed(work: Callable[[Job], None], job: Job, threads: int) -> tuple[float, float]:
+    heap.keep()
     torch.set_num_threads(threads)
     began, busy = time.perf_counter(), time.process_time()
     work(job)

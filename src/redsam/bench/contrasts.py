@@ -74,8 +74,9 @@ def _pair(first: str, a: Table, second: str, b: Table) -> Iterator[JsonDict]:
     if not shared:
         return
     cell = a.cell
+    sides_of = [(t, _owners(t, shared)) for t in (a, b)]
     asked = [
-        (reference, measure, [_sums(t, shared, _values(t, measure, reference)) for t in (a, b)])
+        (reference, measure, [_sums(_values(t, measure, reference), owner, len(shared)) for t, owner in sides_of])
         for reference in REFERENCES if a.known(reference) and b.known(reference)
         for measure in MEASURES
         if not (cell.clean and (measure == "delta" or reference != REFERENCES[0]))  # zero by definition
@@ -113,7 +114,7 @@ def paired(a: Table, b: Table, *, measure: str, reference: str, among: Collectio
     if not shared or not (a.known(reference) and b.known(reference)):
         return None
     weights = resamples(len(shared), seed=int(digest([a.cell.id, b.cell.id]), 16))
-    sides = [_sums(t, shared, _values(t, measure, reference)) for t in (a, b)]
+    sides = [_sums(_values(t, measure, reference), _owners(t, shared), len(shared)) for t in (a, b)]
     return Gap(found=difference_interval(sides[0], sides[1], weights), images=len(shared))
 
 
@@ -123,7 +124,7 @@ def alone(a: Table, *, measure: str, reference: str, among: Collection[str]) -> 
     if not chosen or not a.known(reference):
         return None
     weights = resamples(len(chosen), seed=int(a.cell.id, 16))
-    sums, counts = _sums(a, chosen, _values(a, measure, reference))
+    sums, counts = _sums(_values(a, measure, reference), _owners(a, chosen), len(chosen))
     return Gap(found=mean_interval(sums, counts, weights), images=len(chosen))
 
 
@@ -132,7 +133,7 @@ def unpaired(a: Table, b: Table, *, measure: str, reference: str) -> Gap | None:
     names = [sorted(_with_prompts(t)) for t in (a, b)]
     if not all(names) or not (a.known(reference) and b.known(reference)):
         return None
-    sides = [_sums(t, n, _values(t, measure, reference)) for t, n in zip((a, b), names, strict=True)]
+    sides = [_sums(_values(t, measure, reference), _owners(t, n), len(n)) for t, n in zip((a, b), names, strict=True)]
     found = gap_interval(sides[0], sides[1], seed=int(digest([a.cell.id, b.cell.id]), 16))
     return Gap(found=found, images=min(map(len, names)))
 
@@ -149,11 +150,14 @@ def _values(data: Table, measure: str, reference: str) -> Array:
     return (adv <= limits[measure]).astype(np.float64) if measure in limits else adv
 
 
-def _sums(data: Table, shared: Sequence[str], values: Array) -> tuple[Array, Array]:
-    """(sum, number) of the values of each shared image."""
+def _owners(data: Table, shared: Sequence[str]) -> NDArray[np.int64]:
+    """For each prompt the place of its image among the shared ones, -1 for another image."""
     place = {name: i for i, name in enumerate(shared)}
     images: NDArray[np.int64] = np.array([place.get(name, -1) for name in data.samples], dtype=np.int64)
-    owner = images[data.owner]
+    return images[data.owner]
+
+
+def _sums(values: Array, owner: NDArray[np.int64], images: int) -> tuple[Array, Array]:
+    """(sum, number) of the values of each image."""
     keep = owner >= 0
-    owner = owner[keep]
-    return image_sums(values[keep], owner, len(shared)), image_sums(np.ones(len(owner)), owner, len(shared))
+    return image_sums(values[keep], owner[keep], images), image_sums(np.ones(int(keep.sum())), owner[keep], images)

@@ -24,7 +24,7 @@ LEVEL = 0.95
 SHARED = 500
 # More images than this are dealt to so many groups, and groups are drawn: the same interval, in bounded memory.
 GROUPS = 20_000
-_BLOCK = 1 << 21  # weights turned to float64 at a time
+_BLOCK = 1 << 16  # weights turned to float64 at a time: as many as the cache of a core holds
 
 Array = NDArray[np.float64]
 

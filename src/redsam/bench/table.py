@@ -21,6 +21,7 @@ COLUMNS = tuple(f"{m}_{pair}" for m in ("iou", "biou") for pair in ("clean_gt", 
 # Numbers of an adversarial image: the record's own, or those of its prompts where each has an image of its own.
 LOOKS = ("psnr", "ssim", "linf", "l2", "l0", "shift", "steps", "queries")
 WHOLE = ("l0", "steps", "queries")
+IMAGE = ("psnr", "seconds", "peak_mb")  # of a record, whatever its prompts have
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,10 +91,8 @@ class _Columns:
         self.rest: dict[int, JsonDict] = {}
         self.gone: list[tuple[int, str]] = []
         self.kinds: dict[str, int] = {}
-        self.prompts = {name: array("d") for name in COLUMNS}
-        self.prompt_of, self.kind_of = array("q"), array("H")
-        self.looks = {name: (array("q"), array("d")) for name in (*LOOKS, "mse", "seconds", "peak_mb")}
-        self.psnr = (array("q"), array("d"))
+        self.kind_of = array("H")
+        self.prompts, self.looks, self.images = _Rows(COLUMNS), _Rows((*LOOKS, "mse")), _Rows(IMAGE)
 
     def add(self, record: JsonDict) -> None:
         number, self.count = self.count, self.count + 1
@@ -110,71 +109,62 @@ class _Columns:
             if p.get("gone"):
                 self.gone.append((number, p["kind"]))
                 continue
-            self.prompt_of.append(number)
             self.kind_of.append(self.kinds.setdefault(p["kind"], len(self.kinds)))
-            for name, column in self.prompts.items():
-                value = p[name]
-                column.append(np.nan if value is None else value)
-        for name in ("seconds", "peak_mb"):
-            self._look(name, number, record.get(name))
-        apart = [p for p in record["prompts"] if "linf" in p]
-        for one in apart or [record]:
-            for name in LOOKS:
-                self._look(name, number, one.get(name))
-            self._look("mse", number, one["l2"] ** 2 / (3 * record["height"] * record["width"]))
-        if record.get("psnr") is not None:
-            self.psnr[0].append(number)
-            self.psnr[1].append(record["psnr"])
-
-    def _look(self, name: str, number: int, value: float | None) -> None:
-        if value is not None:
-            owners, values = self.looks[name]
-            owners.append(number)
-            values.append(value)
+            self.prompts.add(number, [p[name] for name in COLUMNS])
+        self.images.add(number, [record.get(name) for name in IMAGE])
+        values = 3 * record["height"] * record["width"]
+        for one in [p for p in record["prompts"] if "linf" in p] or [record]:
+            self.looks.add(number, [*[one.get(name) for name in LOOKS], one["l2"] ** 2 / values])
 
     def table(self, cell: Cell) -> Table:
         names = sorted(self.place)
         rank = np.full(self.count + 1, -1, dtype=np.int64)  # place of a record among the measured ones
         samples = [name for name in names if self.place[name] in self.good]
         rank[[self.place[name] for name in samples]] = np.arange(len(samples))
-        owner, order = _ordered(rank, self.prompt_of)
-        kinds = np.array(list(self.kinds), dtype=np.str_)[np.frombuffer(self.kind_of, dtype=np.uint16)[order]]
-        psnr = np.full(len(samples), np.nan)
-        where, found = _ordered(rank, self.psnr[0])
-        psnr[where] = _floats(self.psnr[1])[found]
+        owner, order, columns = self.prompts.sorted(rank)
+        _, _, images = self.images.sorted(rank)
+        _, _, looks = self.looks.sorted(rank)
         failures = [self.rest[self.place[name]] for name in names if self.place[name] in self.rest]
-        looks = {name: self._sorted(rank, name) for name in self.looks}
         gone = sorted((int(rank[number]), i, kind) for i, (number, kind) in enumerate(self.gone) if rank[number] >= 0)
         return Table(
             cell=cell,
             samples=tuple(samples),
             owner=owner,
-            kinds=kinds,
-            columns={name: _floats(values)[order] for name, values in self.prompts.items()},
-            psnr=psnr,
-            spent=_spent(looks),
+            kinds=np.array(list(self.kinds), dtype=np.str_)[np.frombuffer(self.kind_of, dtype=np.uint16)[order]],
+            columns=columns,
+            psnr=images["psnr"],  # one row an image
+            spent=_spent({name: _known(name, values) for name, values in (images | looks).items()}),
             failures=tuple(failures),
             failed=sum(r["status"] == "failed" for r in failures),
             skipped=sum(r["status"] == "skipped" for r in failures),
             gone=tuple(kind for *_, kind in gone),
         )
 
-    def _sorted(self, rank: NDArray[np.int64], name: str) -> Sequence[float]:
-        owners, values = self.looks[name]
-        numbers: list[float] = _floats(values)[_ordered(rank, owners)[1]].tolist()
-        return [int(n) for n in numbers] if name in WHOLE else numbers
+
+class _Rows:
+    """Rows of numbers, each owned by a record; NaN for what is not there."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.owners, self.values = array("q"), array("d")
+
+    def add(self, number: int, row: list[Any]) -> None:
+        """One row, None where there is no number."""
+        self.owners.append(number)
+        self.values.extend([np.nan if v is None else v for v in row] if None in row else row)
+
+    def sorted(self, rank: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, Array]]:
+        """Rows of measured images in the order of the images: whose they are, which they were, and their columns."""
+        places = rank[np.frombuffer(self.owners, dtype=np.int64)]
+        kept = np.flatnonzero(places >= 0)
+        order = kept[np.argsort(places[kept], kind="stable")]
+        table = np.frombuffer(self.values, dtype=np.float64).reshape(-1, len(self.names))[order]
+        return places[order], order, {name: table[:, i].copy() for i, name in enumerate(self.names)}
 
 
-def _ordered(rank: NDArray[np.int64], owners: array[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(place of the image, index) of the entries of measured images, in the order of the images."""
-    places = rank[np.frombuffer(owners, dtype=np.int64)]
-    kept = np.flatnonzero(places >= 0)
-    order = kept[np.argsort(places[kept], kind="stable")]
-    return places[order], order
-
-
-def _floats(values: array[float]) -> Array:
-    return np.frombuffer(values, dtype=np.float64)
+def _known(name: str, values: Array) -> Sequence[float]:
+    numbers: list[float] = values[~np.isnan(values)].tolist()
+    return [int(n) for n in numbers] if name in WHOLE else numbers
 
 
 def _spent(looks: Mapping[str, Sequence[float]]) -> JsonDict:

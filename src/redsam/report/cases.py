@@ -123,7 +123,7 @@ class _Pool:
         """The prompts of one row."""
         self.rows.append(row)
         truth = row.reference == GROUND_TRUTH
-        for place, record in located(self.run, row.cell):
+        for place, record in located(self.run, row.cell, pictured=True):
             if record.get("status") != "ok":
                 continue
             for k, prompt in enumerate(record.get("prompts") or ()):

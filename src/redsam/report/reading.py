@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from redsam.errors import InputError
 
 GROUND_TRUTH = "ground truth"
+_PICTURE = re.compile(rb'"image"\s*:\s*"')  # in the line of every record that has one
 USUAL_OBJECTIVE = "vanish"  # what an attack minimises unless it says otherwise; not worth repeating in every label
 
 
@@ -150,8 +152,11 @@ def records(run: Run, cell: str) -> Iterator[dict[str, Any]]:
     return (record for _, record in located(run, cell))
 
 
-def located(run: Run, cell: str, *, naming: Collection[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The same, each with the place where it begins, for `record_at`. naming: only images of these names."""
+def located(
+    run: Run, cell: str, *, naming: Collection[str] = (), pictured: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same, each with the place where it begins, for `record_at`. naming: only images of these names. pictured:
+    those without a picture may be left out."""
     path = run.out / "records" / cell / "samples.jsonl"
     if not path.is_file():
         return
@@ -160,7 +165,7 @@ def located(run: Run, cell: str, *, naming: Collection[str] = ()) -> Iterator[tu
     with path.open("rb") as lines:
         for line in lines:
             here, place = place, place + len(line)
-            if wanted and not any(name in line for name in wanted):
+            if (wanted and not any(name in line for name in wanted)) or (pictured and not _PICTURE.search(line)):
                 continue
             record = _record(line)
             if record is not None and (not naming or record.get("sample") in naming):
