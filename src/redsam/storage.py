@@ -1,4 +1,5 @@
-"""One writer at a time for an output, documents that say their schema, and the errors of a disk in words."""
+"""Files that are there whole or not at all, one writer at a time, documents that say their schema, and the errors of a
+disk in words."""
 
 from __future__ import annotations
 
@@ -33,6 +34,23 @@ def storing(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError(f"{path} cannot be written.", hint="Give an --out folder you may write to.") from error
         raise StorageError(f"{path} cannot be written: {error.strerror or error}.", hint="Check --out.") from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, and on the disk when this returns."""
+    part = path.with_name(f".{path.name}.part")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
 
 
 @contextlib.contextmanager

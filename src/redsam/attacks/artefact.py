@@ -7,10 +7,8 @@ bytes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from redsam.errors import InputError
 from redsam.models.resample import resize
+from redsam.storage import write_bytes
 
 Fit = Literal["stretch", "tile"]
 SCHEMA = 1
@@ -109,26 +108,10 @@ def lay(delta: Tensor, size: tuple[int, int], fit: Fit = "stretch") -> Tensor:
 
 
 def store(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Safetensors with JSON, whole or not at all, on the disk when this returns. Raises InputError."""
+    """Safetensors with JSON, whole or not at all, on the disk when this returns. Raises StorageError."""
     text = json.dumps({"schema": SCHEMA, **meta}, allow_nan=False, sort_keys=True)
     content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata={"redsam": text})
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}).", hint="What was stored before stays; check --out."
-        ) from error
+    write_bytes(path, content)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

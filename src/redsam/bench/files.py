@@ -1,12 +1,10 @@
-"""Files that are there whole or not at all."""
+"""What a run writes: names that are safe, JSON and PNG, each file there whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from torch import Tensor
 from redsam.errors import InputError
 from redsam.storage import StorageError as StorageError
 from redsam.storage import storing as storing
+from redsam.storage import write_bytes as write_bytes
 
 # Level 1 is three times faster than Pillow's default on a noisy photograph and some percent larger.
 PNG_LEVEL = 1
@@ -28,23 +27,6 @@ def safe_name(sample: str) -> str:
     if plain == sample and len(plain) <= 120:
         return plain
     return f"{plain[:100]}-{hashlib.sha256(sample.encode()).hexdigest()[:8]}"
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, and on the disk when this returns."""
-    part = path.with_name(f".{path.name}.part")
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
 
 
 def write_json(path: Path, value: Any) -> None:

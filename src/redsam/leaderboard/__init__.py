@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redsam.bench.files import write_bytes, write_json
+from redsam.leaderboard.board import board, to_json
 from redsam.leaderboard.entries import Entry, gather
-from redsam.leaderboard.page import board, page
+from redsam.leaderboard.page import page
 from redsam.leaderboard.ranks import Standing, standings
 
 __all__ = ["Entry", "Standing", "leaderboard", "standings"]
@@ -28,7 +29,7 @@ def leaderboard(runs: Sequence[Path | str], out: Path | str) -> Path:
         if old.name not in files:  # of an earlier board in the same folder: the page no longer shows it
             old.unlink()
     for entry in entries:
-        write_json(folder / f"{entry.slug}.json", entry.to_json(shown))
+        write_json(folder / f"{entry.slug}.json", to_json(entry, shown))
     path = out / "index.html"
     write_bytes(path, page(entries, shown).encode())
     return path

@@ -6,18 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redsam.bench.files import safe_name
 from redsam.bench.spec import canonical, digest
 from redsam.errors import InputError
-from redsam.report.reading import GROUND_TRUTH, Number, Row, Run, read_run
+from redsam.report.reading import GROUND_TRUTH, Row, Run, read_run
 from redsam.report.verdict import clean_rows, headline_rows, is_weak
 
-if TYPE_CHECKING:
-    from redsam.leaderboard.page import Board
-
-ENTRY_SCHEMA = 1
 Question = Mapping[str, Any]
 # In what order a difference is looked for: what a reader would name first.
 PARTS = {
@@ -59,37 +55,6 @@ class Entry:
     def weak(self) -> bool:
         """Below a bar on clean images: not a model to draw conclusions from."""
         return any(is_weak(row) for row in self.clean.values())
-
-    def to_json(self, board: Board) -> dict[str, Any]:
-        """The entry's file, with its ranks on this board."""
-        return {
-            "schema": ENTRY_SCHEMA,
-            "name": self.name,
-            "protocol": {"version": self.protocol, "questions": list(self.questions)},
-            "redsam": self.env.get("redsam"),
-            "environment": dict(self.env),
-            "weak": self.weak,
-            "scores": [self._score(row, board) for row in self.rows],
-        }
-
-    def _score(self, row: Row, board: Board) -> dict[str, Any]:
-        place = board.places.get((row.prompt, self.name))
-        standing = None if place is None else place.standing
-        return {
-            "prompt": row.prompt,
-            "reference": row.reference,
-            "attack": row.label,
-            "budget": row.budget,
-            "clean": _span(row.clean),
-            "robust": _span(row.adv),
-            "lost": _span(row.delta),
-            "asr50": _span(row.asr50),
-            "n_prompts": row.n_prompts,
-            "n_images": row.n_images,
-            "n_failed": row.n_failed,
-            "rank": None if standing is None else [standing.best, standing.worst],
-            "tied_with": [] if place is None else list(place.tied),
-        }
 
 
 def gather(runs: Sequence[Path]) -> list[Entry]:
@@ -196,7 +161,3 @@ def _word(part: str, value: Any) -> str:
         options = value.get("args", {})
         return " ".join([str(value.get("name")), *(f"{k}={v}" for k, v in options.items() if v is not None)])
     return str(value)
-
-
-def _span(n: Number) -> dict[str, float | None]:
-    return {"value": n.value, "lo": n.lo, "hi": n.hi}

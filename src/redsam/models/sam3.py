@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -28,22 +28,29 @@ class Sam3Tracker(Sam2):
     @classmethod
     def tiny(cls, image_size: int) -> nn.Module:
         """Two ViT blocks of width 32, one windowed and one global, 8-pixel patches."""
-        from transformers import Sam3TrackerConfig, Sam3TrackerModel, Sam3VisionConfig, Sam3ViTConfig
+        from transformers import Sam3TrackerConfig, Sam3TrackerModel
 
-        backbone = Sam3ViTConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=image_size,
-            pretrain_image_size=image_size // 2,
-            patch_size=8,
-            window_size=4,
-            global_attn_indexes=[1],
-        )
-        vision = Sam3VisionConfig(
-            backbone_config=backbone,
-            fpn_hidden_size=32,
-            backbone_feature_sizes=feature_sizes(image_size, (2, 4, 8)),
-        )
-        return Sam3TrackerModel(Sam3TrackerConfig(vision_config=vision, **tiny_heads(image_size, patch_size=8)))
+        heads = tiny_heads(image_size, patch_size=8)
+        return Sam3TrackerModel(Sam3TrackerConfig(vision_config=tiny_vision(image_size), **heads))
+
+
+def tiny_vision(image_size: int) -> Any:
+    """Configuration of two ViT blocks of width 32, one windowed and one global, 8-pixel patches."""
+    from transformers import Sam3VisionConfig, Sam3ViTConfig
+
+    backbone = Sam3ViTConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=image_size,
+        pretrain_image_size=image_size // 2,
+        patch_size=8,
+        window_size=4,
+        global_attn_indexes=[1],
+    )
+    return Sam3VisionConfig(
+        backbone_config=backbone,
+        fpn_hidden_size=32,
+        backbone_feature_sizes=feature_sizes(image_size, (2, 4, 8)),
+    )

@@ -105,27 +105,11 @@ class Sam3Text(TextSegmenter, TransformersSegmenter):
     @classmethod
     def tiny(cls, image_size: int) -> nn.Module:
         """Two ViT blocks and two detector layers of width 32, 8-pixel patches, 8 queries, one text block."""
-        from transformers import Sam3Config, Sam3Model, Sam3VisionConfig, Sam3ViTConfig
+        from transformers import Sam3Config, Sam3Model
 
-        from redsam.models.sam2 import feature_sizes
+        from redsam.models.sam3 import tiny_vision
         from redsam.models.tiny_text import CLIP_LENGTH, CLIP_SIZE, tiny_tokenizer
 
-        backbone = Sam3ViTConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=image_size,
-            pretrain_image_size=image_size // 2,
-            patch_size=8,
-            window_size=4,
-            global_attn_indexes=[1],
-        )
-        vision = Sam3VisionConfig(
-            backbone_config=backbone,
-            fpn_hidden_size=32,
-            backbone_feature_sizes=feature_sizes(image_size, (2, 4, 8)),
-        )
         layers: dict[str, Any] = {
             "hidden_size": 32, "num_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "dropout": 0.0,
         }  # fmt: skip
@@ -135,7 +119,7 @@ class Sam3Text(TextSegmenter, TransformersSegmenter):
             "max_position_embeddings": CLIP_LENGTH, "eos_token_id": CLIP_SIZE - 1, "bos_token_id": CLIP_SIZE - 2,
         }  # fmt: skip
         config = Sam3Config(
-            vision_config=vision,
+            vision_config=tiny_vision(image_size),
             text_config=words,
             geometry_encoder_config=layers,
             detr_encoder_config=layers,
