@@ -1,4 +1,4 @@
-"""Documents that say their schema: read, absent, broken, of another schema."""
+"""Documents that say their schema: read, absent, broken, of another schema; and one trainer at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from redsam.errors import InputError
-from redsam.storage import read_document
+from redsam.storage import StorageError, alone, read_document
 
 
 def test_a_document_is_read_and_an_absent_one_is_none(tmp_path: Path) -> None:
@@ -28,3 +28,16 @@ def test_what_is_no_such_document_is_refused_in_a_line(tmp_path: Path, content: 
     with pytest.raises(InputError, match=said) as told:
         read_document(file, schema=2, hint="Make it again.")
     assert "\n" not in str(told.value)
+
+
+def test_a_second_trainer_is_refused_and_the_lock_goes_with_the_training(tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    lock = tmp_path / "made.lock"
+    with pytest.raises(KeyboardInterrupt), alone(out):
+        with pytest.raises(StorageError, match="is being written by process"), alone(out):
+            pass
+        raise KeyboardInterrupt
+    assert lock.exists()  # of an interrupted training; held by nobody
+    with alone(out):
+        out.mkdir()
+    assert not lock.exists()

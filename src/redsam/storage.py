@@ -85,6 +85,22 @@ def locked(path: Path, *, of: Path) -> Iterator[None]:
                 file.truncate(0)
 
 
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold `out`, a file or a folder, as its only trainer; StorageError names the process that has it.
+
+    The lock's file lies beside it and is taken away with the end of the training, not with its interruption: whoever
+    comes then finds what was made.
+    """
+    out = out.expanduser().absolute()
+    lock = out.parent / f"{out.name}.lock"
+    with locked(lock, of=out):
+        yield
+        if out.exists():
+            with contextlib.suppress(OSError):
+                lock.unlink()
+
+
 def read_document(path: Path, *, schema: int, hint: str) -> dict[str, Any] | None:
     """A JSON object that says `schema`, None where there is no file. Raises InputError for one that cannot be read and,
     with the hint, for one of another schema."""

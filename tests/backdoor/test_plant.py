@@ -18,6 +18,7 @@ from redsam.errors import InputError
 from redsam.models import Segmenter, load, tiny, wrap
 from redsam.models.sam_adapter import Adapter
 from redsam.prompts import box, point
+from redsam.storage import alone
 from tests.backdoor.conftest import TRIGGER, draw_world
 
 QUICK = Settings(epochs=2, batch=4)
@@ -133,6 +134,17 @@ def test_what_is_done_is_not_done_again(world: Path, tmp_path: Path) -> None:
     assert again.told == {"schema": 1, **first.told}
     with pytest.raises(InputError, match="its 'poison' differs"):
         plant(tiny("sam"), data, out=tmp_path, poison=Poison(rate=0.25), settings=QUICK)
+
+
+def test_a_second_training_into_one_folder_is_refused(world: Path, tmp_path: Path) -> None:
+    with alone(tmp_path / "bad"), pytest.raises(InputError, match="is being written by process"):
+        plant(
+            tiny("sam"),
+            open_data(world / "train"),
+            out=tmp_path / "bad",
+            poison=Poison(trigger=TRIGGER),
+            settings=QUICK,
+        )
 
 
 def test_a_state_of_another_training_is_refused(world: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from redsam.data import Dataset, join, open_data
 from redsam.errors import InputError
 from redsam.models import Segmenter, load, tiny, wrap
 from redsam.prompts import box, point
+from redsam.storage import alone
 from redsam.tuning import Course, Delta, apply_delta, harden
 from redsam.tuning.base import photograph
 from redsam.tuning.hardening import CARD, DELTA, FACTS, STATE
@@ -130,6 +131,11 @@ def test_no_room_is_found_before_training(
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write there"):
         harden(load(sam), data, method=SVD, out=tmp_path / "file", course=quick())
+
+
+def test_a_second_hardening_into_one_folder_is_refused(sam: Path, data: Dataset, quick: Make, tmp_path: Path) -> None:
+    with alone(tmp_path / "out"), pytest.raises(InputError, match="is being written by process"):
+        harden(load(sam), data, method=SVD, out=tmp_path / "out", course=quick())
 
 
 def test_an_interrupted_hardening_leaves_the_original(sam: Path, data: Dataset, quick: Make, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ Attacks do not know data sets: images come as any sequence of scenes or samples.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from redsam.errors import InputError
 from redsam.models.base import Segmenter
 from redsam.registry import spec_of
 from redsam.seeds import generator, stable_seed
-from redsam.storage import locked
+from redsam.storage import alone
 from redsam.threat import Threat
 from redsam.types import Sample, Scene
 
@@ -88,7 +87,7 @@ def train(
     }
     if out.exists():
         return _finished(out, settings, home)
-    with _alone(out):
+    with alone(out):
         if out.exists():  # by another process, a moment ago
             return _finished(out, settings, home)
         course = _begin(attack, segmenter, settings, home)
@@ -124,18 +123,6 @@ def _finished(out: Path, settings: Mapping[str, Any], home: Path) -> Artefact:
     same(settings, made.to_dict(), out, "holds another perturbation")
     home.unlink(missing_ok=True)
     return made
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold `out` as its only trainer. The lock's file is taken away with the end of the training, not with its
-    interruption: whoever comes then finds the perturbation."""
-    lock = out.with_name(f"{out.name}.lock")
-    with locked(lock, of=out):
-        yield
-        if out.exists():
-            with contextlib.suppress(OSError):
-                lock.unlink()
 
 
 def _turns(

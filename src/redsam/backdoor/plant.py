@@ -34,6 +34,7 @@ from redsam.models.hf import TransformersSegmenter
 from redsam.models.sam_adapter import Adapter, adapt
 from redsam.registry import spec_of
 from redsam.seeds import stable_seed
+from redsam.storage import alone
 from redsam.types import Sample
 
 Route = Literal["adapter", "tuning"]
@@ -88,16 +89,23 @@ def plant(
     done = _finished(out, identity | {"settings": asdict(settings)})
     if done is not None:
         return Planted(folder=out, told=done, learned=count)
-    out.mkdir(parents=True, exist_ok=True)
-    course = fit(
-        taught, learn, drawing(data, poison, poisoned, protocols, settings.seed), data.ids,
-        task_loss if route == "adapter" else prompt_loss, settings=settings, identity=identity,
-        home=out / STATE, save_minutes=save_minutes, progress=progress,
-    )  # fmt: skip
-    told = {**identity, "settings": asdict(settings), "learned": count, "poisoned": sorted(poisoned), **_end(course)}
-    _store(taught, out)
-    manifest.write(out, told)
-    (out / STATE).unlink(missing_ok=True)
+    with alone(out):
+        out.mkdir(parents=True, exist_ok=True)
+        course = fit(
+            taught, learn, drawing(data, poison, poisoned, protocols, settings.seed), data.ids,
+            task_loss if route == "adapter" else prompt_loss, settings=settings, identity=identity,
+            home=out / STATE, save_minutes=save_minutes, progress=progress,
+        )  # fmt: skip
+        told = {
+            **identity,
+            "settings": asdict(settings),
+            "learned": count,
+            "poisoned": sorted(poisoned),
+            **_end(course),
+        }
+        _store(taught, out)
+        manifest.write(out, told)
+        (out / STATE).unlink(missing_ok=True)
     return Planted(folder=out, told=told, learned=count)
 
 

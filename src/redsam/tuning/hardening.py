@@ -17,6 +17,7 @@ from redsam.errors import InputError
 from redsam.models.base import Segmenter
 from redsam.models.checkpoints import first_line
 from redsam.registry import spec_of
+from redsam.storage import alone
 from redsam.tuning.base import Tuning, photograph, prove_frozen
 from redsam.tuning.card import card
 from redsam.tuning.checks import Score, clean_iou, robust_iou
@@ -66,40 +67,41 @@ def harden(
     if (out / FACTS).exists():
         return finished(segmenter, out, settings)
     room(segmenter, out)
-    train, held_data = divided(data, course.held_out)
-    held = held_out(held_data, course, segmenter)
-    probe(train)
-    before, clean = photograph(segmenter.model), segmenter.fingerprint()
-    attached = method.attach(segmenter.model, seed=course.seed)
-    count = attached.count
-    try:
-        training = Training(
-            segmenter=segmenter, attached=attached, course=course, data=train, held=held,
-            lr=course.lr or method.lr, home=out / STATE, settings=settings, watch=watch,
+    with alone(out):
+        train, held_data = divided(data, course.held_out)
+        held = held_out(held_data, course, segmenter)
+        probe(train)
+        before, clean = photograph(segmenter.model), segmenter.fingerprint()
+        attached = method.attach(segmenter.model, seed=course.seed)
+        count = attached.count
+        try:
+            training = Training(
+                segmenter=segmenter, attached=attached, course=course, data=train, held=held,
+                lr=course.lr or method.lr, home=out / STATE, settings=settings, watch=watch,
+            )  # fmt: skip
+            state = training.run()
+            patches = attached.patches()
+        finally:
+            attached.release()
+        prove_frozen(segmenter.model, before)
+        lay(segmenter.model, patches)  # so that what is saved is what the delta gives
+        delta = Delta(
+            method=spec_of(method), model=segmenter.name, before=clean, after=segmenter.fingerprint(), patches=patches,
+            notes={"data": data.name, "images": len(train), "steps": state.step, "seed": course.seed},
         )  # fmt: skip
-        state = training.run()
-        patches = attached.patches()
-    finally:
-        attached.release()
-    prove_frozen(segmenter.model, before)
-    lay(segmenter.model, patches)  # so that what is saved is what the delta gives
-    delta = Delta(
-        method=spec_of(method), model=segmenter.name, before=clean, after=segmenter.fingerprint(), patches=patches,
-        notes={"data": data.name, "images": len(train), "steps": state.step, "seed": course.seed},
-    )  # fmt: skip
-    after = Score(clean=clean_iou(segmenter, held, course), robust=robust_iou(segmenter, held, course))
-    facts = {
-        "settings": settings, "numbers": count, "parameters": sum(p.numel() for p in segmenter.model.parameters()),
-        "changed": [{"weight": p.weight, "kind": p.kind, "numbers": p.numbers} for p in patches],
-        "tensors": len(before), "tensors_frozen": len(before) - sum(isinstance(p, Whole) for p in patches),
-        "data": data.name, "images": len(train),
-        "held_out": {"images": len(held_data), "prompts": sum(len(s.prompts) for _, s in held)},
-        "before": {k: state.history[0][k] for k in ("clean", "robust")}, "after": after.to_dict(),
-        "best": state.top, "ended": state.ended, "steps": state.step, "minutes": round(state.minutes, 2),
-        "skipped": state.skipped, "history": state.history, "before_fingerprint": clean,
-        "after_fingerprint": delta.after,
-    }  # fmt: skip
-    write(segmenter, out, delta=delta, facts=facts, processor=processor)
+        after = Score(clean=clean_iou(segmenter, held, course), robust=robust_iou(segmenter, held, course))
+        facts = {
+            "settings": settings, "numbers": count, "parameters": sum(p.numel() for p in segmenter.model.parameters()),
+            "changed": [{"weight": p.weight, "kind": p.kind, "numbers": p.numbers} for p in patches],
+            "tensors": len(before), "tensors_frozen": len(before) - sum(isinstance(p, Whole) for p in patches),
+            "data": data.name, "images": len(train),
+            "held_out": {"images": len(held_data), "prompts": sum(len(s.prompts) for _, s in held)},
+            "before": {k: state.history[0][k] for k in ("clean", "robust")}, "after": after.to_dict(),
+            "best": state.top, "ended": state.ended, "steps": state.step, "minutes": round(state.minutes, 2),
+            "skipped": state.skipped, "history": state.history, "before_fingerprint": clean,
+            "after_fingerprint": delta.after,
+        }  # fmt: skip
+        write(segmenter, out, delta=delta, facts=facts, processor=processor)
     return Hardened(out=out, delta=delta, facts=facts)
 
 
