@@ -40,12 +40,12 @@ COLUMNS = {
 
 
 def collect(args: argparse.Namespace) -> dict[str, Any]:
-    """What is finished, by kind of job and name."""
+    """What is finished, by kind of job and name; the rows of single pictures stay in the jobs' own files."""
     found: dict[str, Any] = {"measure": {}, "detect": {}, "purify": {}}
     for job in jobs(args.purifiers):
         told = read(job, args.work)
         if told is not None and job.kind in found:
-            found[job.kind][job.name] = told
+            found[job.kind][job.name] = {key: value for key, value in told.items() if key != "rows"}
     return found
 
 

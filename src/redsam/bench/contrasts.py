@@ -160,4 +160,5 @@ def _owners(data: Table, shared: Sequence[str]) -> NDArray[np.int64]:
 def _sums(values: Array, owner: NDArray[np.int64], images: int) -> tuple[Array, Array]:
     """(sum, number) of the values of each image."""
     keep = owner >= 0
-    return image_sums(values[keep], owner[keep], images), image_sums(np.ones(int(keep.sum())), owner[keep], images)
+    owner = owner[keep]
+    return image_sums(values[keep], owner, images), image_sums(np.ones(len(owner)), owner, images)
