@@ -87,7 +87,7 @@ def test_what_is_not_measured_is_left_out(capsys: pytest.CaptureFixture[str]) ->
 
 def test_jobs() -> None:
     assert {a: gradients(a) for a in ATTACKS} == {
-        "fgsm": 1, "pgd": 40, "mifgsm": 10, "attack-sam-k": 40, "cross-prompt": 40, "rga": 120
+        "fgsm": 1, "pgd": 40, "mifgsm": 10, "attack-sam-k": 40, "cross-prompt": 40, "rga": 40
     }  # fmt: skip
     assert len(train_jobs(["a", "b"], list(VARIANTS))) == 2 * len(VARIANTS)
     found = attack_jobs(["a"], ["svd"], ["fgsm", "rga"])
@@ -107,7 +107,8 @@ def test_from_training_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     argv = ["--models", model, "--variants", "svd", "bias", "--attacks", "fgsm", "--steps", 2, "--train-batch", 2,
             "--held-out", 2, "--check-every", 2, "--pool", tmp_path / "pool", "--pool-sets", "a", "--data",
-            tmp_path / "eval", "--sets", "b", "--limit", 2, "--work", tmp_path / "work", "--out", out, "--page", page,
+            tmp_path / "eval", "--sets", "b", "--limit", 2, "--baseline-limit", 1, "--work", tmp_path / "work",
+            "--out", out, "--page", page,
             "--device", "cpu", "--threads", 1]  # fmt: skip
     for _ in range(2):  # typed again, nothing is left to do and nothing is counted twice
         with pytest.raises(SystemExit) as stop:
@@ -116,6 +117,8 @@ def test_from_training_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     told = json.loads(out.read_text())
     assert [r["variant"] for r in told["rows"]] == [UNDEFENDED, "svd", "bias"]
     assert told["rows"][1]["numbers"] == 352 and told["rows"][1]["adaptive"]["images"] == 2
+    bias = told["rows"][2]  # a baseline: clean and static on both images, adaptive on one of them
+    assert (bias["clean"]["images"], bias["static"]["images"], bias["adaptive"]["images"]) == (2, 2, 1)
     fields = bank(tmp_path / "work")
     assert {(f.victim, f.crafted) for f in fields if f.attack == "fgsm"} == {
         (v, how) for v in (UNDEFENDED, "svd", "bias") for how in ("static", "adaptive")

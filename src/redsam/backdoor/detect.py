@@ -1,8 +1,10 @@
 """detect: is there a backdoor in this model? Sizes of inverted triggers against those of clean models, and STRIP.
 
 With reference models (clean ones of the same kind) a model is flagged when for some aim its smallest mark is less than
-`RATIO` of the smallest any of them needs. Without, when one aim is an outlier among the model's own (Neural Cleanse,
-section 4.2: anomaly index above 2); that is weaker, since some aims are easy for every model, and it is said.
+`RATIO` of the smallest any of them needs, or when of its answers an opaque patch leaves less than `RATIO` of what it
+leaves of theirs. Without, when one aim is an outlier among the model's own (Neural Cleanse, section 4.2: anomaly index
+above 2); that is weaker, since some aims are easy for every model, and it is said. What a patch leaves has no like
+among the aims, so that it speaks only against references.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from redsam.backdoor.invert import AIMS, Found, Inversion, invert
+from redsam.backdoor.invert import AIMS, PATCH, Found, Inversion, invert
 from redsam.backdoor.measure import route_of
+from redsam.backdoor.patch import lift
 from redsam.backdoor.plant import asked, protocols_of
 from redsam.backdoor.poison import Poison
 from redsam.backdoor.strip import Separation, Strip, entropies, separate
@@ -26,6 +29,8 @@ from redsam.types import Sample
 
 RATIO = 0.5
 OUTLIER = 2.0  # Neural Cleanse: anomaly index above which a class is an outlier
+LEAST = 1e-3  # what a patch leaves of a clean model's answers is no less, lest a ratio to nothing be taken
+SEARCHES = (*AIMS, PATCH)
 MAD = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
 
 Sizes = Mapping[str, float]
@@ -98,13 +103,13 @@ def sizes_of(
     samples: Sequence[Sample],
     settings: Inversion,
     *,
-    aims: Sequence[str] = AIMS,
+    aims: Sequence[str] = SEARCHES,
     progress: Callable[[Found], None] | None = None,
 ) -> tuple[Found, ...]:
-    """The smallest mark for every aim."""
+    """The smallest mark for every aim, and what the worst patch leaves."""
     out = []
     for aim in aims:
-        found = invert(model, samples, aim, settings)
+        found = lift(model, samples, settings) if aim == PATCH else invert(model, samples, aim, settings)
         out.append(found)
         if progress is not None:
             progress(found)
@@ -118,11 +123,12 @@ def judge(sizes: Sizes, references: Mapping[str, Sizes]) -> Verdict:
         for aim, size in sizes.items():
             theirs = [r[aim] for r in references.values() if aim in r]
             if theirs:
-                scores[aim] = size / min(theirs)
+                scores[aim] = size / max(min(theirs), LEAST)
         if not scores:
             raise InputError("The references were asked for other aims than the model.")
         aim = min(scores, key=lambda a: scores[a])
         return Verdict(flagged=scores[aim] < RATIO, aim=aim, score=scores[aim], rule="references")
+    sizes = {aim: size for aim, size in sizes.items() if aim != PATCH}
     if len(sizes) < 3:
         raise InputError("Without clean models to compare with, three aims are the least.", hint="Type: --clean MODEL")
     logs = {aim: math.log(size) for aim, size in sizes.items()}
@@ -154,7 +160,7 @@ def detect(
     references: Mapping[str, Sizes] | None = None,
     poison: Poison | None = None,
     images: int = 6,
-    aims: Sequence[str] = AIMS,
+    aims: Sequence[str] = SEARCHES,
     inversion: Inversion | None = None,
     superimpose: Strip | None = None,
     strip_images: int = 20,

@@ -35,6 +35,7 @@ PLACES: Mapping[str, tuple[float, float, float, float]] = {
     "middle": (0.33, 0.33, 0.67, 0.67),
 }
 AIMS = ("empty", "whole", "same", *PLACES)
+PATCH = "patch"  # sought by patch.py, with no aim but to take the answer away
 FOUND = 0.75  # share of the prompts at which an aim counts as reached (paper: 99 % of the pictures of one class)
 SOMETHING = 0.005  # share of the picture that has to be segmented for an answer to be somewhere
 FACTOR = 1.5  # by which the weight rises and falls (paper's code: 1.5)
@@ -42,23 +43,27 @@ FACTOR = 1.5  # by which the weight rises and falls (paper's code: 1.5)
 
 @dataclass(frozen=True, kw_only=True)
 class Inversion:
-    """steps, rate: of Adam, on the logits of m and p. grid: cells a side of the mark. weight: of its size, at first."""
+    """steps, rate: of Adam, on the logits of m and p. grid: cells a side of the mark. weight: of its size, at first.
+    side: of an opaque patch, as a share of the picture's shorter side (BadSAM's square: 0.15)."""
 
     steps: int = 40
     rate: float = 0.3
     grid: int = 16
     weight: float = 1.0
+    side: float = 0.15
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.grid < 1 or not (self.rate > 0 and self.weight > 0):
-            raise InputError("An inversion needs steps, a grid, a rate and a weight above 0.")
+        if self.steps < 1 or self.grid < 1 or not (self.rate > 0 and self.weight > 0 and 0 < self.side < 1):
+            raise InputError("An inversion needs steps, a grid, a rate and a weight above 0, and a side below 1.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
     """size: mean of m in [0, 1], the smallest that reached the aim; 1 when none did. reached: best share of prompts.
     mark: gxg in [0, 1]; pattern: 3xgxg; asked: how many prompts the aim was tried on (those it is not true of already).
+    For the aim `patch` (see patch.py) size is the share of the answers that was kept, and reached the share of prompts
+    that kept less than half.
     """
 
     aim: str
@@ -67,6 +72,10 @@ class Found:
     asked: int
     mark: Tensor
     pattern: Tensor
+
+    def __str__(self) -> str:
+        what = "of the answers kept" if self.aim == PATCH else "of the picture"
+        return f"{self.aim}: {self.size:.3f} {what} ({self.reached:.0%} of {self.asked} prompts)"
 
 
 def invert(model: Segmenter, samples: Sequence[Sample], aim: str, settings: Inversion) -> Found:
@@ -87,8 +96,8 @@ def invert(model: Segmenter, samples: Sequence[Sample], aim: str, settings: Inve
     mark = (torch.randn(1, *shape, generator=random) * 0.1 - 1).to(model.device).requires_grad_()
     pattern = torch.randn(3, *shape, generator=random).to(model.device).requires_grad_()
     with torch.no_grad():
-        before = _answers(model, images, prompts)
-    goal = Goal.of(aim, before, [f for f, ps in zip(_frames(model, images), prompts, strict=True) for _ in ps])
+        before = answers_of(model, images, prompts)
+    goal = Goal.of(aim, before, [f for f, ps in zip(frames_of(model, images), prompts, strict=True) for _ in ps])
     best = Found(
         aim=aim,
         size=1.0,
@@ -103,7 +112,7 @@ def invert(model: Segmenter, samples: Sequence[Sample], aim: str, settings: Inve
     weight = settings.weight
     for _ in range(settings.steps):
         m, p = mark.sigmoid(), pattern.sigmoid()
-        answers = _answers(model, [_laid(x, m, p) for x in images], prompts)
+        answers = answers_of(model, [_laid(x, m, p) for x in images], prompts)
         size = m.mean()
         loss = goal.loss(answers) + weight * size
         reached, share = goal.reached(answers.detach()), float(size.detach())
@@ -125,11 +134,12 @@ def _laid(image: Tensor, mark: Tensor, pattern: Tensor) -> Tensor:
     return (1 - m) * image + m * p
 
 
-def _frames(model: Segmenter, images: Sequence[Tensor]) -> list[Frame]:
+def frames_of(model: Segmenter, images: Sequence[Tensor]) -> list[Frame]:
+    """Of each picture."""
     return [model.frame(int(x.shape[-2]), int(x.shape[-1])) for x in images]
 
 
-def _answers(model: Segmenter, images: Sequence[Tensor], prompts: Sequence[Sequence[object]]) -> Tensor:
+def answers_of(model: Segmenter, images: Sequence[Tensor], prompts: Sequence[Sequence[object]]) -> Tensor:
     """Nxhxw logits of each prompt's answer (highest predicted IoU) in the decoder's frame."""
     found = model.decode(model.encode(list(images)), prompts)  # type: ignore[arg-type]
     choice = found.iou.detach().argmax(1)
@@ -151,8 +161,8 @@ class Goal:
     def of(cls, aim: str, before: Tensor, frames: Sequence[Frame]) -> Goal:
         """From the clean answers."""
         size = (int(before.shape[-2]), int(before.shape[-1]))
-        room = torch.stack([_region(f, (0.0, 0.0, 1.0, 1.0), size) for f in frames]).to(before)
-        place = torch.stack([_region(f, PLACES.get(aim, (0, 0, 0, 0)), size) for f in frames]).to(before)
+        room = torch.stack([region(f, (0.0, 0.0, 1.0, 1.0), size) for f in frames]).to(before)
+        place = torch.stack([region(f, PLACES.get(aim, (0, 0, 0, 0)), size) for f in frames]).to(before)
         area = ((before > 0) * room).sum((1, 2))
         goal = cls(
             aim=aim, room=room, place=place, area=area.clamp(min=SOMETHING * float(room[0].sum())), open=area > 0
@@ -196,7 +206,7 @@ class Goal:
         return float(self.true(logits)[self.open].float().mean())
 
 
-def _region(frame: Frame, place: Sequence[float], size: tuple[int, int]) -> Tensor:
+def region(frame: Frame, place: Sequence[float], size: tuple[int, int]) -> Tensor:
     """A rectangle of the picture in the decoder's frame, hxw in [0, 1]."""
     mask = torch.zeros(frame.height, frame.width, dtype=torch.bool)
     rows = round(place[0] * frame.height), round(place[2] * frame.height)

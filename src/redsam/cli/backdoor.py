@@ -104,10 +104,11 @@ def detect(
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Look for a backdoor: smallest marks that force an answer, against clean models; STRIP when a trigger is known."""
+    """Look for a backdoor: smallest marks that force an answer, what a patch leaves of them; STRIP with a trigger."""
     from redsam.backdoor import manifest, record
+    from redsam.backdoor.detect import SEARCHES
     from redsam.backdoor.detect import detect as search
-    from redsam.backdoor.invert import AIMS, Found, Inversion
+    from redsam.backdoor.invert import Found, Inversion
     from redsam.data import open_data
     from redsam.report.backdoor import render
 
@@ -120,10 +121,10 @@ def detect(
     console = err()
 
     def note(found: Found) -> None:
-        console.print(f"{found.aim}: {found.size:.3f} of the picture ({found.reached:.0%} of {found.asked} prompts)")
+        console.print(str(found))
 
     result = search(
-        segmenter, pictures, clean=others, poison=known, images=images, aims=aims or AIMS,
+        segmenter, pictures, clean=others, poison=known, images=images, aims=aims or SEARCHES,
         inversion=Inversion(steps=steps, seed=seed), progress=note,
     )  # fmt: skip
     record.write(folder, "detect", result.to_dict())
