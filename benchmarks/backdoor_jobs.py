@@ -11,8 +11,8 @@ from typing import Any
 
 from redsam import registry
 from redsam.backdoor import Poison, Settings, measure, plant
-from redsam.backdoor.detect import probes, sizes_of, strip
-from redsam.backdoor.invert import AIMS, Inversion
+from redsam.backdoor.detect import SEARCHES, probes, sizes_of, strip
+from redsam.backdoor.invert import Inversion
 from redsam.backdoor.strip import Strip
 from redsam.bench.files import safe_name, write_json
 from redsam.data import open_data
@@ -109,9 +109,8 @@ def seconds(job: Job, args: argparse.Namespace) -> float:
         full = COSTS["train"] * args.epochs * -(-pictures // 8)
         return min(full, 60 * args.minutes) if args.minutes else full
     if job.kind == "detect":
-        return (
-            COSTS["detect"] * args.steps * args.count * len(AIMS) + COSTS["strip"] * STRIP_IMAGES * 2 * Strip().overlays
-        )
+        superimposed = COSTS["strip"] * STRIP_IMAGES * 2 * Strip().overlays
+        return COSTS["detect"] * args.steps * args.count * len(SEARCHES) + superimposed
     passed = sum(PURIFYING.get(one.split(":")[0], 0.0) for one in job.name.partition("@")[2].split("|"))
     return (COSTS["measure"] + 2 * passed) * (args.purify_limit if job.kind == "purify" else args.limit)
 
@@ -134,7 +133,7 @@ def work(job: Job, args: argparse.Namespace) -> None:
         some = open_data(args.test).limit(args.purify_limit)
         told = measure(model, some, poison, purifiers=chain(job.name.split("@")[1])).to_dict()
     else:
-        found = sizes_of(model, probes(model, data, count=args.count), Inversion(steps=args.steps))
+        found = sizes_of(model, probes(model, data, count=args.count), Inversion(steps=args.steps), aims=SEARCHES)
         separation = strip(model, probes(model, data, count=min(STRIP_IMAGES, args.limit)), poison, Strip())
         told = {
             "found": [{"aim": f.aim, "size": f.size, "reached": f.reached, "asked": f.asked} for f in found],

@@ -31,6 +31,8 @@ from backdoor_jobs import CLEAN, COUNT, DETECT, MODELS, RATES, SEEDS, Job, jobs,
 from pages import fill
 from side_by_side import run_all
 
+from redsam.backdoor.invert import PATCH
+
 MARKER = "backdoors"
 COMMAND = "python benchmarks/backdoor_table.py"
 COLUMNS = {
@@ -96,12 +98,15 @@ def markdown(found: dict[str, Any]) -> str:
             asr = [a["asr"]["value"] for a, _ in pairs]
             lines.append(f"| {rate:.0%} | {_range(kept, '+.3f')} | {_range(asr, '.0%')} |")
     told = verdicts(found)
-    lines += ["", "| model | flagged | aim | size over the least clean model's | STRIP AUROC | caught at 5 % alarms |",
-              "|---|---|---|---|---|---|"]  # fmt: skip
+    lines += ["", "| model | flagged | aim | size over the least clean model's | kept under a patch | STRIP AUROC | "
+              "caught at 5 % alarms |", "|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, v in told.items():
         strip = v["strip"]
         tail = f"{strip['auroc']:.2f} | {strip['caught']:.0%}" if strip else "\N{EN DASH} | \N{EN DASH}"
-        lines.append(f"| {name} | {'yes' if v['flagged'] else 'no'} | {v['aim']} | {v['score']:.2f} | {tail} |")
+        kept = next((f"{f['size']:.3f}" for f in found["detect"][name]["found"] if f["aim"] == PATCH), "\N{EN DASH}")
+        lines.append(
+            f"| {name} | {'yes' if v['flagged'] else 'no'} | {v['aim']} | {v['score']:.2f} | {kept} | {tail} |"
+        )
     lines += ["", "| purifier | model | clean IoU | ASR | IoU, triggered | s / image |", "|---|---|---|---|---|---|"]
     for name, one in found["purify"].items():
         s = one["summary"]

@@ -12,7 +12,7 @@ A try is one perturbation, real-valued, not even kept in [0, 1]; --copies noisy 
 most certified pixels lost the vote, up to 5 of each kind, are voted on again by --confirm fresh copies. A certified
 pixel that loses that vote is "lost"; "flipped" where a binomial test, corrected for all pixels and tries, proves a
 chance below a half, which a sound certificate rules out. Each (photograph, sigma) is a job with a file of its own below
---work: it can be stopped and typed again, and --jobs run side by side.
+--work: it can be stopped and typed again, and --jobs run side by side. The table goes between the markers of --page.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from typing import Any
 # Before torch is imported: threads that spin while they wait starve the jobs beside them.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from evidence import contrast
+from pages import fill
 from scipy.stats import binom
 from torch import Tensor
 
@@ -48,6 +49,7 @@ HEADS = ("sigma", "l2 radius", "images", "IoU plain", "smoothed", "certified", "
          "lost", "flipped")  # fmt: skip
 NOTHING = {"tries": 0, "suspects": 0, "most_suspect_pixels": 0, "lost": 0, "flipped": 0, "seconds": 0.0}
 RESTARTS, AGAIN = 10, 5
+MARKER = "certificates"
 LEVEL = 0.001  # of the test that proves a flip
 
 
@@ -183,19 +185,27 @@ def markdown(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     """The table for people."""
     lines = [
         f"SegCertify on {args.model}, n0 = {args.n0}, n = {args.n}, tau = 0.75, alpha = 0.001, box of one "
-        f"object, {args.tries} PGD and {args.tries} random tries inside the radius on each photograph; printed by "
-        "`python benchmarks/certificates.py`.", "",
+        f"object, {args.tries} PGD and {args.tries} random tries inside the radius on each photograph, {args.copies} "
+        f"noisy copies voting on a try and {args.confirm} on the worst; means [95 % interval over photographs]; "
+        f"printed by `python benchmarks/certificates.py --copies {args.copies} --confirm {args.confirm} --jobs 4`.", "",
         "| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS),
     ]  # fmt: skip
     for sigma in args.sigmas:
         mine = [r for r in rows if r["sigma"] == sigma]
-        means = [float(np.mean([r[k] for r in mine])) for k in
+        means = [_mean(mine, k) for k in
                  ("iou_plain", "iou_smoothed", "iou_certified", "iou_guaranteed", "abstained")]  # fmt: skip
         totals = [sum(r[kind][k] for r in mine for kind in ("pgd", "random")) for k in ("tries", "lost", "flipped")]
         totals = totals if totals[0] else ["not searched", "", ""]
-        cells = [f"{sigma:g}", f"{mine[0]['radius']:.3f}", str(len(mine)), *(f"{m:.3f}" for m in means[:4])]
-        lines.append("| " + " | ".join([*cells, f"{means[4]:.1%}", *map(str, totals)]) + " |")
+        cells = [f"{sigma:g}", f"{mine[0]['radius']:.3f}", str(len(mine)), *means]
+        lines.append("| " + " | ".join([*cells, *map(str, totals)]) + " |")
     return "\n".join(lines)
+
+
+def _mean(rows: Sequence[dict[str, Any]], key: str) -> str:
+    """With its interval; a row is a photograph."""
+    found = contrast(f"certificates {key}", [{str(i): (r[key], 1) for i, r in enumerate(rows)}], lambda means: means)
+    ends = "" if found.lo is None else f" [{found.lo:.3f}, {found.hi:.3f}]"
+    return f"{found.value:.3f}{ends}"
 
 
 def main() -> None:
@@ -215,6 +225,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("build/certificates"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/certificates.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/defences.md"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all jobs together")
@@ -228,6 +239,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     told = {k: getattr(args, k) for k in ("model", "images", "n0", "n", "tries", "copies", "confirm", "seed")}
     args.out.write_text(json.dumps({"settings": told, "rows": rows}, indent=1) + "\n")
+    fill(args.page, MARKER, text)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ POINTS, SHARE, CLEAN = 0.15, 0.15, 0.02  # what the claim asks for
 CLAIMED = (UNDEFENDED, "svd", "svd-fast")  # attacked on every image
 FEW = 0.05  # share of the parameters up to which they are called few
 YES, NO, OPEN = "yes", "no", "open"
+MISSING = "not attacked"  # by someone who knows it: said, since nothing follows from static images alone
 MARKER = "hardening"
 COMMAND = "python benchmarks/hardening_table.py"
 
@@ -83,9 +84,14 @@ def _row(fields: Bank, model: str, variant: str, told: dict[str, Any]) -> dict[s
         "attacks": {},
     }  # fmt: skip
     for how in ("static", "adaptive"):
-        known = [a for a in ATTACKS if _has(fields, model, a, variant, how) and _has(fields, model, a, UNDEFENDED, how)]
-        if not known:
-            raise NotMeasured(f"{how} attacks")
+        known = [a for a in ATTACKS if _has(fields, model, a, UNDEFENDED, how)]
+        lacking = [a for a in known if not _has(fields, model, a, variant, how)]
+        if lacking or not known:  # a mean over fewer attacks than beside it would be of another thing
+            if how == "static":
+                raise NotMeasured(f"{how}: {', '.join(lacking) or 'no attack'}")
+            row |= {how: None, f"{how}_gain": None, f"{how}_verdict": MISSING}
+            row["attacks"][how] = {}
+            continue
         mine, before = ([_records(fields, model, a, v, how) for a in known] for v in (variant, UNDEFENDED))
         row["attacks"][how] = {a: _told(contrast(a, [column(r, of("iou_adv_gt"))], _same))
                                for a, r in zip(known, mine, strict=True)}  # fmt: skip
@@ -136,7 +142,7 @@ def strongest(table: Sequence[dict[str, Any]], model: str) -> dict[str, Any] | N
     held = [
         r for r in table
         if r["model"] == model and r["numbers"] and r["numbers"] <= FEW * r["parameters"]
-        and NO not in (r["static_verdict"], r["adaptive_verdict"], r["clean_verdict"])
+        and not {NO, MISSING} & {r["static_verdict"], r["adaptive_verdict"], r["clean_verdict"]}
         and all(r[f"{how}_gain"]["value"] >= r[f"{how}_bar"] for how in ("static", "adaptive"))
         and r["clean_change"]["value"] >= -CLEAN
     ]  # fmt: skip
@@ -159,8 +165,10 @@ def markdown(table: Sequence[dict[str, Any]], missing: Sequence[str], told: str)
         cells = [r["model"], r["variant"], f"{r['numbers']:,}" if r["numbers"] else "", _span(r["clean"])]
         cells += ["" if first else _span(r["clean_change"], sign="+")]
         for how in ("static", "adaptive"):
-            cells += [_span(r[how]), "" if first else _span(r[f"{how}_gain"], sign="+")]
-        lines.append("| " + " | ".join([*cells, str(r["adaptive"]["images"]), verdicts]) + " |")
+            gain = "" if first or not r[how] else _span(r[f"{how}_gain"], sign="+")
+            cells += [_span(r[how]) if r[how] else MISSING, gain]
+        images = str(r["adaptive"]["images"]) if r["adaptive"] else "0"
+        lines.append("| " + " | ".join([*cells, images, verdicts]) + " |")
     for how in ("static", "adaptive"):
         names = [a for a in ATTACKS if any(a in r["attacks"][how] for r in table)]
         lines += ["", f"{how.capitalize()}, attack by attack:", "", "| model | method | " + " | ".join(names) + " |",

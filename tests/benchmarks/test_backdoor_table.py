@@ -48,7 +48,7 @@ def test_from_jobs_to_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     draw_world(tmp_path / "train", 10, seed=0)
     draw_world(tmp_path / "test", 3, seed=1)
     tiny("sam").model.save_pretrained(tmp_path / "sam")
-    monkeypatch.setattr(backdoor_jobs, "AIMS", ("empty", "bottom-right", "same"))
+    monkeypatch.setattr(backdoor_jobs, "SEARCHES", ("empty", "same", "patch"))
     args = settings(tmp_path)
     todo = [Job(kind="train", name=n) for n in ("clean-0", "clean-1", "badsam-0.1-0")]
     todo += [Job(kind=k, name=n.name) for k in ("measure", "detect") for n in todo]
@@ -65,6 +65,8 @@ def test_from_jobs_to_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     told = verdicts(found)
     assert {n: v["references"] for n, v in told.items()} == {"clean-0": 1, "clean-1": 1, "badsam-0.1-0": 2}
     text = markdown(found)
+    kept = next(f["size"] for f in found["detect"]["clean-1"]["found"] if f["aim"] == "patch")
+    assert f" | {kept:.3f} | " in next(line for line in text.splitlines() if line.startswith("| clean-1 | "))
     assert "| 10% | 0 | " in text and "| jpeg | badsam-0.1-0 | " in text and "1 seeds" in text
     page = tmp_path / "page.md"
     begin, end = markers(MARKER)

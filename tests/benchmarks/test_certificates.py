@@ -36,5 +36,8 @@ def test_the_table_counts_over_both_searches() -> None:
     found = {"tries": 5, "lost": 1, "flipped": 0}
     numbers = {f"iou_{name}": 0.5 for name in ("plain", "smoothed", "certified", "guaranteed")}
     rows = [{"sigma": 0.1, "radius": 0.067, "abstained": 0.25, **numbers, "pgd": found, "random": found}] * 2
-    told = bench.markdown(rows, Namespace(model="lab-b", n0=10, n=100, tries=5, sigmas=[0.1]))
-    assert "| 0.1 | 0.067 | 2 | 0.500 | 0.500 | 0.500 | 0.500 | 25.0% | 20 | 4 | 0 |" in told
+    args = Namespace(model="lab-b", n0=10, n=100, tries=5, sigmas=[0.1], copies=2, confirm=200)
+    told = bench.markdown(rows, args)
+    assert "| 0.1 | 0.067 | 2 | 0.500 | 0.500 | 0.500 | 0.500 | 0.250 | 20 | 4 | 0 |" in told
+    many = bench.markdown(rows * 3 + [rows[0] | {"abstained": 0.5}], args)
+    assert "| 0.286 [0.250, 0.357] | 70 | 14 | 0 |" in many

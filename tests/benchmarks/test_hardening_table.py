@@ -85,6 +85,16 @@ def test_what_is_not_measured_is_left_out(capsys: pytest.CaptureFixture[str]) ->
     assert "lab-b svd: not measured" in capsys.readouterr().out
 
 
+def test_who_was_not_attacked_adaptively_is_said_to_be() -> None:
+    """And a mean over five of the six attacks does not stand beside means over six."""
+    fields = [*BASE, *measured("svd", static=0.4, adaptive=0.4)]
+    fields = [f for f in fields if (f.victim, f.attack, f.crafted) != ("svd", ATTACKS[0], "adaptive")]
+    table = rows(fields, {("lab-b", "svd"): FACTS}, ["lab-b"])
+    assert table[1]["static_verdict"] == YES and table[1]["adaptive"] is None
+    assert strongest(table, "lab-b") is None
+    assert "| not attacked |  | 0 | yes / not attacked / yes |" in markdown(table, [], "30 images.")
+
+
 def test_jobs() -> None:
     assert {a: gradients(a) for a in ATTACKS} == {
         "fgsm": 1, "pgd": 40, "mifgsm": 10, "attack-sam-k": 40, "cross-prompt": 40, "rga": 40

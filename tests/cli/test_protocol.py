@@ -43,7 +43,8 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_table_with_published_rows_and_json(
     redsam: Redsam, tiny_folder: Path, second: Path, photos: Path, tmp_path: Path
 ) -> None:
-    line = ("protocol", "rga-transfer", "--model", tiny_folder, "--victims", second, "--data", photos, *QUICK)
+    line = ("protocol", "rga-transfer", "--model", tiny_folder, "--victims", second, "--data", photos, *QUICK,
+            "--batch-size", 2)  # fmt: skip
     ran = redsam(*line, "--out", tmp_path / "out")
     assert ran.code == 0, ran.err
     assert "| aa | second | point | 1 | 1 | 0 |" in ran.out
@@ -57,6 +58,7 @@ def test_a_table_with_published_rows_and_json(
     assert found["victims"] == ["second"] and found["study"]["args"]["steps"] == 1
     command = json.loads((tmp_path / "out" / "summary.json").read_text())["env"]["command"]
     assert command.startswith("redsam protocol rga-transfer --model") and "--set 'attacks=[\"aa\"]'" in command
+    assert "--batch-size 2" in command and "--dtype" not in command and "--seed" not in command
 
 
 def test_list_studies(redsam: Redsam) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,22 @@ def test_no_room_is_found_before_training(
 def test_a_second_hardening_into_one_folder_is_refused(sam: Path, data: Dataset, quick: Make, tmp_path: Path) -> None:
     with alone(tmp_path / "out"), pytest.raises(InputError, match="is being written by process"):
         harden(load(sam), data, method=SVD, out=tmp_path / "out", course=quick())
+
+
+def test_what_another_process_ended_a_moment_ago_is_taken(
+    sam: Path, data: Dataset, quick: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, steps = harden(load(sam), data, method=SVD, out=tmp_path / "other", course=quick()).out, []
+
+    @contextlib.contextmanager
+    def late(out: Path) -> Iterator[None]:
+        shutil.copytree(done, out, dirs_exist_ok=True)
+        with alone(out):
+            yield
+
+    monkeypatch.setattr("redsam.tuning.hardening.alone", late)
+    made = harden(load(sam), data, method=SVD, out=tmp_path / "out", course=quick(), watch=lambda **k: steps.append(k))
+    assert not steps and made.out == tmp_path / "out" and not (tmp_path / "out.lock").exists()
 
 
 def test_an_interrupted_hardening_leaves_the_original(sam: Path, data: Dataset, quick: Make, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from redsam.backdoor.invert import AIMS, PATCH, Found, Inversion, invert
+from redsam.backdoor.lift import lift
 from redsam.backdoor.measure import route_of
-from redsam.backdoor.patch import lift
 from redsam.backdoor.plant import asked, protocols_of
 from redsam.backdoor.poison import Poison
 from redsam.backdoor.strip import Separation, Strip, entropies, separate

@@ -35,7 +35,7 @@ PLACES: Mapping[str, tuple[float, float, float, float]] = {
     "middle": (0.33, 0.33, 0.67, 0.67),
 }
 AIMS = ("empty", "whole", "same", *PLACES)
-PATCH = "patch"  # sought by patch.py, with no aim but to take the answer away
+PATCH = "patch"  # sought by lift.py, with no aim but to take the answer away
 FOUND = 0.75  # share of the prompts at which an aim counts as reached (paper: 99 % of the pictures of one class)
 SOMETHING = 0.005  # share of the picture that has to be segmented for an answer to be somewhere
 FACTOR = 1.5  # by which the weight rises and falls (paper's code: 1.5)
@@ -62,7 +62,7 @@ class Inversion:
 class Found:
     """size: mean of m in [0, 1], the smallest that reached the aim; 1 when none did. reached: best share of prompts.
     mark: gxg in [0, 1]; pattern: 3xgxg; asked: how many prompts the aim was tried on (those it is not true of already).
-    For the aim `patch` (see patch.py) size is the share of the answers that was kept, and reached the share of prompts
+    For the aim `patch` (see lift.py) size is the share of the answers that was kept, and reached the share of prompts
     that kept less than half.
     """
 
@@ -85,7 +85,8 @@ def invert(model: Segmenter, samples: Sequence[Sample], aim: str, settings: Inve
         raise InputError(f"There is no aim '{aim}'.", hint=f"Known: {', '.join(AIMS)}.")
     if not model.differentiable:
         raise InputError(
-            f"{model.name} has no gradients, and inverting a trigger follows them.", hint="Type: --no-invert"
+            f"{model.name} has no gradients, and inverting a trigger follows them.",
+            hint="Search the model it was made from.",
         )
     if not any(s.prompts for s in samples):
         raise InputError("There is no prompt to invert a trigger with.", hint="Give pictures with masks.")

@@ -90,6 +90,9 @@ def plant(
     if done is not None:
         return Planted(folder=out, told=done, learned=count)
     with alone(out):
+        done = _finished(out, identity | {"settings": asdict(settings)})  # by another process, a moment ago
+        if done is not None:
+            return Planted(folder=out, told=done, learned=count)
         out.mkdir(parents=True, exist_ok=True)
         course = fit(
             taught, learn, drawing(data, poison, poisoned, protocols, settings.seed), data.ids,

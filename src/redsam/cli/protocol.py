@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,8 @@ from redsam.errors import InputError
 if TYPE_CHECKING:
     from redsam.models.base import Segmenter
     from redsam.studies import Study
+
+USUAL = {"dtype": "float32", "batch-size": "1"}  # defaults of options that a typed command need not repeat
 
 
 def command(
@@ -81,7 +83,22 @@ def command(
             seed=seed,
             batch=together,
             progress=bar,
-            command=_typed(chosen, name, model, named, data, train, limit, folder),
+            command=_typed(
+                chosen,
+                name,
+                model,
+                named,
+                {
+                    "data": data,
+                    "train": train,
+                    "reader": reader,
+                    "limit": limit,
+                    "out": folder,
+                    "dtype": dtype,
+                    "batch-size": batch_size,
+                    "seed": seed,
+                },
+            ),
         )
     except KeyboardInterrupt:
         raise Stopped(bar.farewell) from None
@@ -113,16 +130,13 @@ def _typed(
     name: str,
     model: str,
     victims: Sequence[str],
-    data: str | None,
-    train: str | None,
-    limit: int | None,
-    folder: Path,
+    given: Mapping[str, Any],
 ) -> str:
-    """The command that makes this run again, for the report."""
+    """The command that makes this run again, for the report: what was given, and is not the default."""
     words = ["redsam", "protocol", name, "--model", model]
-    given: list[tuple[str, Any]] = [("--victims", ",".join(victims)), ("--data", data), ("--train", train)]
-    given += [("--limit", limit), ("--out", folder)]
-    words += [str(part) for pair in given if pair[1] for part in pair]
+    for option, value in {"victims": ",".join(victims), **given}.items():
+        if value and value != USUAL.get(option):
+            words += [f"--{option}", str(value)]
     for one in fields(study):
         value = getattr(study, one.name)
         if value != getattr(type(study)(), one.name):
