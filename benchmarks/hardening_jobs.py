@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from attack_jobs import OPTIONS
 from evidence import Field
 
@@ -24,7 +25,10 @@ from redsam.bench.summary import latest
 from redsam.data import Dataset, join, open_data
 from redsam.models import load
 from redsam.models.base import Segmenter
-from redsam.tuning import Course, harden
+from redsam.prompts import box, point
+from redsam.tuning import Course, apply_delta, harden
+from redsam.tuning.hardening import DELTA
+from redsam.types import from_uint8, to_uint8
 
 MODELS = ("lab-b", "lab2")
 ATTACKS = ("fgsm", "pgd", "mifgsm", "attack-sam-k", "cross-prompt", "rga")
@@ -108,6 +112,20 @@ def hardened(work: Path, model: str, variant: str, device: str) -> Segmenter:
     if variant == UNDEFENDED:
         return load(model, device=device)
     return load(trained(work, model, variant), device=device, name=f"{Path(model).name}-{variant}")
+
+
+def same_by_delta(work: Path, model: str, variant: str, device: str) -> bool:
+    """Whether the delta on a freshly loaded model gives the saved folder's weights, and its answers to a picture of
+    noise, in every bit."""
+    folder = trained(work, model, variant)
+    pair = apply_delta(load(model, device=device), folder / DELTA), load(folder, device=device)
+    fresh, saved = (m.model.state_dict() for m in pair)
+    noise = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    image = from_uint8(to_uint8(noise))
+    asked = [[point(64, 48), box(10, 10, 100, 80)]]
+    first, second = (m.predict(image, asked)[0].logits for m in pair)
+    equal = all(torch.equal(fresh[k], saved[k]) for k in fresh) and list(fresh) == list(saved)
+    return equal and torch.equal(first, second)
 
 
 def attack(

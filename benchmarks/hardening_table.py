@@ -41,6 +41,7 @@ from hardening_jobs import (
     bank,
     passes,
     photographs,
+    same_by_delta,
     train,
     train_jobs,
     trained,
@@ -186,6 +187,10 @@ def markdown(table: Sequence[dict[str, Any]], missing: Sequence[str], told: str)
             else "none of those tried"
         )
         lines += ["", f"{model}: the strongest variant of at most {FEW:.0%} of the parameters that holds: {said}."]
+    deltas = [r["delta"] for r in table if r.get("delta") is not None]
+    if deltas:
+        lines += ["", f"Delta on a freshly loaded model against the saved folder, weights and answers equal in every "
+                  f"bit: {sum(deltas)} of {len(deltas)}."]  # fmt: skip
     if missing:
         lines += ["", "Not run: " + "; ".join(missing) + "."]
     return "\n".join(lines)
@@ -279,6 +284,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.stage == "train":
         sys.exit(bool(wrong))
     table = rows(bank(args.work), facts_of(args), [Path(m).name for m in args.models])
+    paths = {Path(m).name: m for m in args.models}
+    for row in table:
+        if row["variant"] != UNDEFENDED:
+            row["delta"] = same_by_delta(args.work, paths[row["model"]], row["variant"], args.device)
     told = (
         f"{args.limit} images of {' and '.join(args.sets)}, up to {args.objects} objects each; "
         f"{args.minutes:g} minutes of training each."

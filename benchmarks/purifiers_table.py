@@ -42,7 +42,7 @@ PURIFIERS = (
     "tv:steps=10", "jpeg:quality=50|median",
 )  # fmt: skip
 # At the longest side of lab-b's frame, which is all that it sees, in few steps. Their adaptive attack differentiates
-# through the diffusion: 5 to 8 s a draw of one core, 8 to 15 core hours a purifier for the whole table; --static:
+# through the diffusion: 5 to 8 s a draw of one core, 8 to 15 core hours a purifier for the whole table; without it
 # about ten minutes.
 DIFFUSION = ("diffpure:large=residual,t=50,steps=4", "zip:large=residual,start=300,steps=6")
 COLUMNS = ("data", "defense", "prompt", "clean", "cost", "static", "static_gain", "transfer", "adaptive",
@@ -58,8 +58,9 @@ def job(part: str, purifier: str, args: argparse.Namespace) -> list[dict[str, An
     out = args.work / part / re.sub(r"[^a-z0-9]+", "-", purifier)
     _begin_with(args.work / part / re.sub(r"[^a-z0-9]+", "-", args.purifiers[0]), out)
     asked = study(
-        "defence", defenses=[purifier], steps=args.steps, max_objects=OBJECTS, eot=args.eot, adaptive=not args.static
-    )
+        "defence", defenses=[purifier], steps=args.steps, max_objects=OBJECTS, eot=args.eot,
+        adaptive=not args.static and (purifier not in DIFFUSION or args.diffusion == "adaptive"),
+    )  # fmt: skip
     found = asked.run(
         load(args.model, device=args.device),
         open_data(args.data / part),
@@ -94,7 +95,8 @@ def markdown(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
         f"{args.model} behind purifiers: PGD-{args.steps} at 8/255, {args.limit} images a set, up to {OBJECTS} objects "
         "each, mean IoU against ground truth [95 % interval]; gains over the undefended model under the same attack, "
         f"paired by image; transfer from {', '.join(args.sources) or 'nowhere'}; printed by "
-        f"`python benchmarks/purifiers_table.py`.", "",
+        f"`python benchmarks/purifiers_table.py --limit {args.limit}"
+        f"{f' --diffusion {args.diffusion}' if args.diffusion else ''} --page docs/defences.md`.", "",
         "| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS),
     ]  # fmt: skip
     seen = set()
@@ -112,7 +114,8 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("purifiers", nargs="*", default=list(PURIFIERS), help="as text (default: all of the table)")
-    parser.add_argument("--diffusion", action="store_true", help="the diffusion purifiers as well (hours a purifier)")
+    parser.add_argument("--diffusion", choices=("static", "adaptive"), default=None,
+                        help="the diffusion purifiers as well; adaptive takes hours for each")  # fmt: skip
     parser.add_argument("--model", default="lab-b")
     parser.add_argument("--sources", nargs="*", default=["lab2"], help="models that transfer images are crafted on")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/eval"))

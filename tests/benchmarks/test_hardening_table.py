@@ -134,7 +134,9 @@ def test_from_training_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (v, how) for v in (UNDEFENDED, "svd", "bias") for how in ("static", "adaptive")
     }
     assert (trained(tmp_path / "work", str(model), "svd") / "delta.safetensors").exists()
+    assert [r.get("delta") for r in told["rows"]] == [None, True, True]
     text = page.read_text()
+    assert "equal in every bit: 2 of 2." in text
     assert text.startswith(f"before\n{begin}\n") and text.endswith(f"{end}\nafter\n")
     assert "| small | svd | 352 |" in text
 
