@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from evidence import Field
 from hardening_jobs import ATTACKS, UNDEFENDED, VARIANTS, attack_jobs, bank, gradients, train_jobs, trained
-from hardening_table import MARKER, NO, OPEN, YES, main, markdown, rows, strongest
+from hardening_page import markdown
+from hardening_rows import NO, OPEN, YES, rows, strongest
+from hardening_table import MARKER, main
 from pages import markers
 
 from redsam.models import tiny
@@ -137,6 +139,9 @@ def test_from_training_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [r.get("delta") for r in told["rows"]] == [None, True, True]
     text = page.read_text()
     assert "equal in every bit: 2 of 2." in text
+    assert (
+        "--models small --variants svd bias --attacks fgsm --steps 2" in told["command"] and str(tmp_path) not in text
+    )
     assert text.startswith(f"before\n{begin}\n") and text.endswith(f"{end}\nafter\n")
     assert "| small | svd | 352 |" in text
 
