@@ -122,36 +122,52 @@ def search(
 def pgd(
     model: Segmenter, image: Tensor, prompts: list[Prompt], found: Certificate, args: argparse.Namespace
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each step one try: the perturbation before it, and the votes of the copies that its gradient is taken over."""
+    """Each step one try of each restart: the perturbation before it, and the votes of the copies that its gradient is
+    taken over. Restarts go in step, several in one pass; each draws from its own generator."""
     sure, sign = found.certified[0], found.masks[0].float() * 2 - 1
     weakest = found.agree[0].masked_fill(~sure, found.n + 1).flatten().argsort()[: max(int(sure.sum()) // 10, 1)]
     steps = max(args.tries // RESTARTS, 1)
-    for restart in range(args.tries // steps):
-        noise = generator("pgd", args.seed, restart)
-        delta = _sphere(torch.randn(image.shape, generator=noise), found.radius)
+    for group in _groups(args.tries // steps, args):
+        noises = [generator("pgd", args.seed, restart) for restart in group]
+        deltas = torch.stack([_sphere(torch.randn(image.shape, generator=n), found.radius) for n in noises])
         for _ in range(steps):
-            leaf = delta.clone().requires_grad_()
-            copies = torch.stack([torch.randn(image.shape, generator=noise) for _ in range(args.copies)])
-            seen = (image + leaf + found.sigma * copies).to(model.device)
+            leaf = deltas.clone().requires_grad_()
+            copies = torch.stack([_copies(image, n, args.copies) for n in noises])
+            seen = (image + leaf[:, None] + found.sigma * copies).flatten(0, 1).to(model.device)
             prediction = model.decode(model.encode(seen), [prompts] * len(seen))
             logits = torch.stack([each[0] for each in prediction.logits()]).cpu()
-            votes = logits.detach() > 0
-            (gradient,) = torch.autograd.grad((logits * sign).flatten(1)[:, weakest].mean(), leaf)
-            yield delta, votes
-            moved = delta - _sphere(gradient, found.radius / 4)
-            delta = moved * min(1.0, found.radius / max(float(moved.norm()), 1e-12))
+            votes = (logits.detach() > 0).unflatten(0, (len(group), args.copies))
+            (gradients,) = torch.autograd.grad((logits * sign).flatten(1)[:, weakest].mean(1).sum(), leaf)
+            yield from zip(deltas, votes, strict=True)
+            moved = [d - _sphere(g, found.radius / 4) for d, g in zip(deltas, gradients, strict=True)]
+            deltas = torch.stack([m * min(1.0, found.radius / max(float(m.norm()), 1e-12)) for m in moved])
 
 
 def random(
     model: Segmenter, image: Tensor, prompts: list[Prompt], found: Certificate, args: argparse.Namespace
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Directions without a gradient, on the sphere."""
-    for number in range(args.tries):
-        noise = generator("random", args.seed, number)
-        side = image.shape[1:] if number % 2 else (8, 8)
-        drawn = torch.randn((1, 3, *side), generator=noise)
-        delta = _sphere(F.interpolate(drawn, image.shape[1:], mode="bilinear")[0], found.radius)
-        yield delta, _vote(model, image + delta, prompts, found, noise, args.copies)
+    for group in _groups(args.tries, args):
+        deltas, copies = [], []
+        for number in group:
+            noise = generator("random", args.seed, number)
+            side = image.shape[1:] if number % 2 else (8, 8)
+            drawn = torch.randn((1, 3, *side), generator=noise)
+            deltas.append(_sphere(F.interpolate(drawn, image.shape[1:], mode="bilinear")[0], found.radius))
+            copies.append(image + deltas[-1] + found.sigma * _copies(image, noise, args.copies))
+        with torch.no_grad():
+            votes = answers(model, torch.cat(copies).to(model.device), prompts)[:, 0].cpu()
+        yield from zip(deltas, votes.unflatten(0, (len(group), args.copies)), strict=True)
+
+
+def _groups(count: int, args: argparse.Namespace) -> list[range]:
+    """So many at a time that their noisy copies fill a batch."""
+    size = max(1, args.batch // args.copies)
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _copies(image: Tensor, noise: torch.Generator, count: int) -> Tensor:
+    return torch.stack([torch.randn(image.shape, generator=noise) for _ in range(count)])
 
 
 @torch.no_grad()
@@ -159,7 +175,7 @@ def _vote(
     model: Segmenter, image: Tensor, prompts: list[Prompt], found: Certificate, noise: torch.Generator, count: int
 ) -> Tensor:
     """Bool count x H x W: answers to noisy copies."""
-    copies = torch.stack([torch.randn(image.shape, generator=noise) for _ in range(count)])
+    copies = _copies(image, noise, count)
     return answers(model, (image + found.sigma * copies).to(model.device), prompts)[:, 0].cpu()
 
 

@@ -59,5 +59,7 @@ def test_what_cannot_be_searched_is_refused(held: Dataset) -> None:
     mute = wrap(torch.nn.Linear(1, 1), image_size=64, embed=lambda x: x, decode=lambda *a, **k: a, differentiable=False)
     with pytest.raises(InputError, match="no gradients"):
         lift(mute, probes(tiny("sam"), held, count=2), SEARCH)
+    with pytest.raises(InputError, match="three aims"):  # before anything is searched
+        detect(mute, held, aims=(PATCH,))
     with pytest.raises(InputError, match="side below 1"):
         Inversion(side=1.5)

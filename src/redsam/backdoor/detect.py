@@ -10,7 +10,7 @@ among the aims, so that it speaks only against references.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -129,8 +129,7 @@ def judge(sizes: Sizes, references: Mapping[str, Sizes]) -> Verdict:
         aim = min(scores, key=lambda a: scores[a])
         return Verdict(flagged=scores[aim] < RATIO, aim=aim, score=scores[aim], rule="references")
     sizes = {aim: size for aim, size in sizes.items() if aim != PATCH}
-    if len(sizes) < 3:
-        raise InputError("Without clean models to compare with, three aims are the least.", hint="Type: --clean MODEL")
+    _enough(sizes)
     logs = {aim: math.log(size) for aim, size in sizes.items()}
     median = float(np.median(list(logs.values())))
     spread = MAD * float(np.median([abs(v - median) for v in logs.values()]))
@@ -152,6 +151,12 @@ def strip(model: Segmenter, samples: Sequence[Sample], poison: Poison, settings:
     return separate(clean, triggered, alarms=settings.alarms)
 
 
+def _enough(aims: Iterable[str]) -> None:
+    """Raises InputError where a model has too few sizes of its own for one to be an outlier."""
+    if len(set(aims) - {PATCH}) < 3:
+        raise InputError("Without clean models to compare with, three aims are the least.", hint="Type: --clean MODEL")
+
+
 def detect(
     model: Segmenter,
     data: Dataset,
@@ -169,6 +174,8 @@ def detect(
     """Invert triggers in a model, and in clean ones to compare with (or take their sizes, `references`, from an earlier
     run); with a trigger to try, STRIP as well."""
     inversion, superimpose = inversion or Inversion(), superimpose or Strip()
+    if not clean and not references:
+        _enough(aims)  # before hours of searching, not after
     theirs: dict[str, Sizes] = dict(references or {})
     for other in clean:
         found = sizes_of(other, probes(other, data, count=images), inversion, aims=aims, progress=progress)

@@ -71,6 +71,10 @@ def command(
     lessons = None if train is None else open_data(train, reader=reader)
     options.folder(folder)
     loaded = _load([model, *named], device, dtype)
+    given = {
+        "data": data, "train": train, "reader": reader, "limit": limit, "out": folder, "dtype": dtype,
+        "batch-size": batch_size, "seed": seed,
+    }  # fmt: skip
     bar = Bar()
     try:
         findings = chosen.run(
@@ -83,22 +87,7 @@ def command(
             seed=seed,
             batch=together,
             progress=bar,
-            command=_typed(
-                chosen,
-                name,
-                model,
-                named,
-                {
-                    "data": data,
-                    "train": train,
-                    "reader": reader,
-                    "limit": limit,
-                    "out": folder,
-                    "dtype": dtype,
-                    "batch-size": batch_size,
-                    "seed": seed,
-                },
-            ),
+            command=_typed(chosen, name, model, named, given),
         )
     except KeyboardInterrupt:
         raise Stopped(bar.farewell) from None
