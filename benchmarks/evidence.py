@@ -93,9 +93,11 @@ def column(records: Iterable[Record], value: Callable[[Record], float | None], k
     return out
 
 
-def pooled(parts: Sequence[Iterable[Record]], value: Callable[[Record], float | None]) -> Column:
-    """One column of several runs' prompts, over the images that every run has."""
-    columns = [column(records, value) for records in parts]
+def pooled(
+    parts: Sequence[Iterable[Record]], value: Callable[[Record], float | None], kind: str | None = None
+) -> Column:
+    """One column of several runs' prompts, of one kind if given, over the images that every run has."""
+    columns = [column(records, value, kind) for records in parts]
     shared = set.intersection(*map(set, columns))
     return {s: (sum(c[s][0] for c in columns), sum(c[s][1] for c in columns)) for s in shared}
 

@@ -11,6 +11,7 @@ from hardening_jobs import ATTACKS, UNDEFENDED, VARIANTS
 
 POINTS, SHARE, CLEAN = 0.15, 0.15, 0.02  # what the claim asks for
 FEW = 0.05  # share of the parameters up to which they are called few
+KINDS = ("point", "box")
 YES, NO, OPEN = "yes", "no", "open"
 MISSING = "not attacked"  # by someone who knows it: said, since nothing follows from static images alone
 
@@ -44,13 +45,20 @@ def _row(fields: Bank, model: str, variant: str, told: dict[str, Any]) -> dict[s
             if how == "static":
                 raise NotMeasured(f"{how}: {', '.join(lacking) or 'no attack'}")
             row |= {how: None, f"{how}_gain": None, f"{how}_verdict": MISSING}
-            row["attacks"][how] = {}
+            row["attacks"][how], row[f"{how}_kinds"] = {}, {}
             continue
         mine, before = ([_records(fields, model, a, v, how) for a in known] for v in (variant, UNDEFENDED))
         row["attacks"][how] = {a: _told(contrast(a, [column(r, of("iou_adv_gt"))], _same))
                                for a, r in zip(known, mine, strict=True)}  # fmt: skip
         both = [pooled(mine, of("iou_adv_gt")), pooled(before, of("iou_adv_gt"))]
         gain, old = contrast(f"{how} gain", both, minus), contrast(f"{how} before", both[1:], _same)
+        row[f"{how}_kinds"] = {
+            kind: _told(
+                contrast(f"{how} {kind}", [pooled(side, of("iou_adv_gt"), kind) for side in (mine, before)], minus)
+            )
+            for kind in KINDS
+            if any(p["kind"] == kind for records in mine for r in records for p in r["prompts"])
+        }
         row[how] = _told(contrast(how, both[:1], _same))
         row[f"{how}_gain"] = _told(gain)
         row[f"{how}_bar"] = bar = min(POINTS, SHARE * old.value)

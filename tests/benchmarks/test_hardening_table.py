@@ -66,6 +66,8 @@ def test_the_claim_is_judged_by_intervals(levels: dict[str, float], expected: tu
     assert row["adaptive_gain"]["value"] == pytest.approx(levels["adaptive"] - 0.2, abs=1e-9)
     assert row["static_bar"] == pytest.approx(0.03)
     assert row["adaptive_gain"]["lo"] <= row["adaptive_gain"]["value"] <= row["adaptive_gain"]["hi"]
+    assert row["adaptive_kinds"].keys() == {"box"}  # the only kind in these records
+    assert row["adaptive_kinds"]["box"]["value"] == pytest.approx(row["adaptive_gain"]["value"])
     best = strongest(table, "lab-b")
     assert (best is not None) == (expected == (YES, YES, YES))
     text = markdown(table, ["x"], "30 images.")
