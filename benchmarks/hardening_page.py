@@ -44,6 +44,8 @@ def markdown(table: Sequence[dict[str, Any]], missing: Sequence[str], told: str)
                   "|---" * (len(names) + 2) + "|"]  # fmt: skip
         for r in table:
             found = [r["attacks"][how].get(a) for a in names]
+            if not any(found):
+                continue  # said above
             lines.append(
                 "| " + " | ".join([r["model"], r["variant"], *("" if f is None else _span(f) for f in found)]) + " |"
             )
