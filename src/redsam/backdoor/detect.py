@@ -174,6 +174,8 @@ def detect(
     """Invert triggers in a model, and in clean ones to compare with (or take their sizes, `references`, from an earlier
     run); with a trigger to try, STRIP as well."""
     inversion, superimpose = inversion or Inversion(), superimpose or Strip()
+    for aim in set(aims) - set(SEARCHES):
+        raise InputError(f"There is no aim '{aim}'.", hint=f"Known: {', '.join(SEARCHES)}.")
     if not clean and not references:
         _enough(aims)  # before hours of searching, not after
     theirs: dict[str, Sizes] = dict(references or {})
