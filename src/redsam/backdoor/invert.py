@@ -23,6 +23,7 @@ from redsam.errors import InputError
 from redsam.models.base import Segmenter
 from redsam.models.geometry import MASK_LOGIT, Frame
 from redsam.models.resample import resize
+from redsam.prompts import Prompt
 from redsam.seeds import generator
 from redsam.types import Sample
 
@@ -90,15 +91,12 @@ def invert(model: Segmenter, samples: Sequence[Sample], aim: str, settings: Inve
         )
     if not any(s.prompts for s in samples):
         raise InputError("There is no prompt to invert a trigger with.", hint="Give pictures with masks.")
-    images = [s.image.to(model.device) for s in samples]
-    prompts = [list(s.prompts) for s in samples]
+    images, prompts, before, frames = looked(model, samples)
     random = generator("invert", settings.seed, aim)
     shape = (settings.grid, settings.grid)
     mark = (torch.randn(1, *shape, generator=random) * 0.1 - 1).to(model.device).requires_grad_()
     pattern = torch.randn(3, *shape, generator=random).to(model.device).requires_grad_()
-    with torch.no_grad():
-        before = answers_of(model, images, prompts)
-    goal = Goal.of(aim, before, [f for f, ps in zip(frames_of(model, images), prompts, strict=True) for _ in ps])
+    goal = Goal.of(aim, before, frames)
     best = Found(
         aim=aim,
         size=1.0,
@@ -135,9 +133,16 @@ def _laid(image: Tensor, mark: Tensor, pattern: Tensor) -> Tensor:
     return (1 - m) * image + m * p
 
 
-def frames_of(model: Segmenter, images: Sequence[Tensor]) -> list[Frame]:
-    """Of each picture."""
-    return [model.frame(int(x.shape[-2]), int(x.shape[-1])) for x in images]
+def looked(model: Segmenter, samples: Sequence[Sample]) -> tuple[list[Tensor], list[list[Prompt]], Tensor, list[Frame]]:
+    """The pictures on the model's device, their prompts, the answers to them clean, and the frame of each prompt."""
+    images = [s.image.to(model.device) for s in samples]
+    prompts = [list(s.prompts) for s in samples]
+    with torch.no_grad():
+        before = answers_of(model, images, prompts)
+    frames = [
+        model.frame(int(x.shape[-2]), int(x.shape[-1])) for x, ps in zip(images, prompts, strict=True) for _ in ps
+    ]
+    return images, prompts, before, frames
 
 
 def answers_of(model: Segmenter, images: Sequence[Tensor], prompts: Sequence[Sequence[object]]) -> Tensor:

@@ -21,7 +21,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from redsam.backdoor.invert import PATCH, Found, Inversion, answers_of, frames_of, region
+from redsam.backdoor.invert import PATCH, Found, Inversion, answers_of, looked, region
 from redsam.backdoor.patch import Patch, drawn
 from redsam.errors import InputError
 from redsam.models.base import Segmenter
@@ -94,13 +94,9 @@ class Scene:
     @classmethod
     def of(cls, model: Segmenter, samples: Sequence[Sample]) -> Scene:
         """From pictures with prompts."""
-        images = [s.image.to(model.device) for s in samples]
-        prompts = [list(s.prompts) for s in samples]
-        if not any(prompts):
+        if not any(s.prompts for s in samples):
             raise InputError("There is no prompt to seek a patch with.", hint="Give pictures with masks.")
-        with torch.no_grad():
-            before = answers_of(model, images, prompts)
-        frames = [f for f, ps in zip(frames_of(model, images), prompts, strict=True) for _ in ps]
+        images, prompts, before, frames = looked(model, samples)
         size = (int(before.shape[-2]), int(before.shape[-1]))
         room = (torch.stack([region(f, (0.0, 0.0, 1.0, 1.0), size) for f in frames]).to(before) > 0.5).to(before)
         clean = (before > 0) * room
