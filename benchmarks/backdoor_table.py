@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/backdoor-table"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/backdoor_table.json"))
     parser.add_argument("--page", type=Path, default=Path("docs/backdoors.md"))
+    parser.add_argument("--marker", default=MARKER, help="of the place in the page")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all jobs together")
@@ -181,7 +182,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(told, indent=1) + "\n")
     text = markdown(found) + (f"\n\nNot run: {'; '.join(wrong)}." if wrong else "")
-    fill(args.page, MARKER, text)
+    fill(args.page, args.marker, text)
     sys.exit(bool(wrong))
 
 

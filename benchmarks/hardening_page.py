@@ -18,13 +18,14 @@ def markdown(table: Sequence[dict[str, Any]], missing: Sequence[str], told: str)
         "adaptively, clean and static being on all; gain and change against "
         f"the undefended model, paired. Claim: gain of at least {POINTS * 100:.0f} points or {SHARE:.0%}, clean change "
         f"of at least {-CLEAN * 100:.0f} points; held under static / adaptive / clean.", "",
-        "| model | method | numbers | clean | change | static | gain | adaptive | gain | images | claim held |",
-        "|---" * 11 + "|",
+        "| model | method | numbers | min | clean | change | static | gain | adaptive | gain | images | claim held |",
+        "|---" * 12 + "|",
     ]  # fmt: skip
     for r in table:
         first = r["variant"] == UNDEFENDED
         verdicts = "" if first else " / ".join(r[f"{k}_verdict"] for k in ("static", "adaptive", "clean"))
-        cells = [r["model"], r["variant"], f"{r['numbers']:,}" if r["numbers"] else "", _span(r["clean"])]
+        cells = [r["model"], r["variant"], f"{r['numbers']:,}" if r["numbers"] else "",
+                 "" if first else f"{r['minutes']:.0f}", _span(r["clean"])]  # fmt: skip
         cells += ["" if first else _span(r["clean_change"], sign="+")]
         for how in ("static", "adaptive"):
             gain = "" if first or not r[how] else _span(r[f"{how}_gain"], sign="+")

@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             row["delta"] = same_by_delta(args.work, paths[row["model"]], row["variant"], args.device)
     told = (
         f"{args.limit} images of {' and '.join(args.sets)}, up to {args.objects} objects each; "
-        f"{args.minutes:g} minutes of training each; printed by `{typed(args)}`."
+        f"{args.minutes:g} minutes of training each, 30 of those called long; printed by `{typed(args)}`."
     )
     text = markdown(table, wrong, told)
     print(text)

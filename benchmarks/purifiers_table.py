@@ -59,7 +59,7 @@ def job(part: str, purifier: str, args: argparse.Namespace) -> list[dict[str, An
     _begin_with(args.work / part / re.sub(r"[^a-z0-9]+", "-", args.purifiers[0]), out)
     asked = study(
         "defence", defenses=[purifier], steps=args.steps, max_objects=OBJECTS, eot=args.eot,
-        adaptive=not args.static and (purifier not in DIFFUSION or args.diffusion == "adaptive"),
+        adaptive=not args.static and (purifier not in DIFFUSION or args.diffusion != "static"),
     )  # fmt: skip
     found = asked.run(
         load(args.model, device=args.device),
@@ -95,8 +95,7 @@ def markdown(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
         f"{args.model} behind purifiers: PGD-{args.steps} at 8/255, {args.limit} images a set, up to {OBJECTS} objects "
         "each, mean IoU against ground truth [95 % interval]; gains over the undefended model under the same attack, "
         f"paired by image; transfer from {', '.join(args.sources) or 'nowhere'}; printed by "
-        f"`python benchmarks/purifiers_table.py --limit {args.limit}"
-        f"{f' --diffusion {args.diffusion}' if args.diffusion else ''} --page docs/defences.md`.", "",
+        f"`{typed(args)}`.", "",
         "| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS),
     ]  # fmt: skip
     seen = set()
@@ -110,10 +109,19 @@ def markdown(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def typed(args: argparse.Namespace) -> str:
+    """The command whose table this is: what changes a number and is not the default."""
+    words = ["python benchmarks/purifiers_table.py", *args.asked, f"--limit {args.limit}"]
+    words += [f"--{name} {value}" for name, value, usual in
+              (("steps", args.steps, STEPS), ("eot", args.eot, DRAWS), ("diffusion", args.diffusion, None),
+               ("marker", args.marker, MARKER)) if value != usual]  # fmt: skip
+    return " ".join([*words, "--page docs/defences.md"])
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("purifiers", nargs="*", default=list(PURIFIERS), help="as text (default: all of the table)")
+    parser.add_argument("asked", nargs="*", metavar="PURIFIER", help="as text (default: all of the table)")
     parser.add_argument("--diffusion", choices=("static", "adaptive"), default=None,
                         help="the diffusion purifiers as well; adaptive takes hours for each")  # fmt: skip
     parser.add_argument("--model", default="lab-b")
@@ -126,13 +134,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/purifiers-table"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/purifiers_table.json"))
     parser.add_argument("--page", type=Path, default=None)
+    parser.add_argument("--marker", default=MARKER, help="of the place in the page")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all jobs together")
     parser.add_argument("--batch", type=int, default=1)
     args = parser.parse_args()
-    if args.diffusion:
-        args.purifiers = [*args.purifiers, *(p for p in DIFFUSION if p not in args.purifiers)]
+    args.purifiers = args.asked or [*PURIFIERS, *(DIFFUSION if args.diffusion else ())]
     first = [(part, args.purifiers[0]) for part in SETS]
     rest = [(part, name) for name in args.purifiers[1:] for part in SETS]
     rows: list[dict[str, Any]] = []
@@ -148,7 +156,7 @@ def main() -> None:
     told = {k: getattr(args, k) for k in ("model", "sources", "limit", "steps", "eot")}
     args.out.write_text(json.dumps({"settings": told, "rows": rows}, indent=1) + "\n")
     if args.page:
-        fill(args.page, MARKER, text)
+        fill(args.page, args.marker, text)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ from argparse import Namespace
 from typing import Any
 
 import pytest
-from purifiers_table import DIFFUSION, markdown
+from purifiers_table import DIFFUSION, MARKER, markdown, typed
 
 from redsam.studies.defence import ADAPTIVE
 
-ARGS = Namespace(model="lab-b", steps=20, limit=8, sources=["lab2"], diffusion="static")
+ARGS = Namespace(model="lab-b", steps=20, limit=8, sources=["lab2"], diffusion="static", asked=[], eot=4,
+                 marker=MARKER)  # fmt: skip
 
 
 def row(defense: str, **numbers: Any) -> dict[str, Any]:
@@ -25,3 +26,12 @@ def test_without_an_adaptive_number_there_is_no_evidence(judged: str) -> None:
     assert told.count("| none |") == 1 and "| 0.640 |" in told and "| 0.450 |" in told
     assert ("no evidence" in told) == (judged != ADAPTIVE)
     assert "`python benchmarks/purifiers_table.py --limit 8 --diffusion static --page docs/defences.md`" in told
+
+
+def test_the_command_names_what_changes_a_number() -> None:
+    told = typed(Namespace(**{**vars(ARGS), "asked": [DIFFUSION[0]], "steps": 10, "eot": 1, "diffusion": None,
+                              "marker": "other"}))  # fmt: skip
+    assert told == (
+        f"python benchmarks/purifiers_table.py {DIFFUSION[0]} --limit 8 --steps 10 --eot 1 --marker other "
+        "--page docs/defences.md"
+    )
