@@ -54,6 +54,7 @@ LONG: Mapping[str, Any] = {
     "attacks": (SHORT, f"{SHORT},objective=bce"), "check_attacks": ("pgd:steps=5",),
 }  # fmt: skip
 WIDE: Mapping[str, Any] = {"rank": 8, "layers": r"^vision_encoder\..*\.(attn|attention|mlp)\."}
+EVERYWHERE: Mapping[str, Any] = {"rank": 4, "lr": 5e-4, "layers": r"^(vision_encoder|mask_decoder)\."}
 # The first is the claim; the others on singular values, and LoRA, search for few parameters that hold.
 VARIANTS: Mapping[str, Variant] = {
     "svd": Variant(method="svd"),
@@ -68,6 +69,7 @@ VARIANTS: Mapping[str, Variant] = {
     "norm": Variant(method="norm"),
     "lora": Variant(method="lora"),
     "lora-long": Variant(method="lora", options=WIDE, course=LONG),
+    "lora-all": Variant(method="lora", options=EVERYWHERE, course=LONG),
     "decoder": Variant(method="decoder"),
     "full": Variant(method="full"),
     "full-long": Variant(method="full", course=LONG),

@@ -2,13 +2,13 @@
 
     python benchmarks/hardening_table.py --minutes 10 --check-every 40 --objects 2 --baseline-limit 20 --jobs 4
 
-Every variant is trained for the same minutes on pool photographs, by the same loop, attacks and seed; then 100 images
-(50 a set, none of them trained on) are attacked by six attacks at 8/255: with images made on the undefended model
-(static) and with images made through the hardened weights (adaptive; --baseline-limit: on so many of them for variants
-that no claim is about). IoU is with the annotation on the delivered PNG; intervals are 95 % over images, differences to
-the undefended model paired by image. The claim: mean IoU over the six attacks up by at least 15 points or 15 % of the
-undefended, clean IoU down by at most 2 points. A verdict is "yes" or "no" where the interval decides, else "open". Each
-training and each attack is resumable: stop it, type it again.
+Every variant is trained for the same minutes on pool photographs, by the same loop, attacks and seed (those called long
+by a longer one, hardening_jobs.LONG); then 100 images (50 a set, none of them trained on) meet six attacks at 8/255:
+with images made on the undefended model (static) and with images made through the hardened weights (adaptive;
+--baseline-limit: on so many of them for variants that no claim is about). IoU is with the annotation on the delivered
+PNG; intervals are 95 % over images, differences to the undefended model paired by image. The claim: mean IoU over the
+six attacks up by at least 15 points or 15 % of the undefended, clean IoU down by at most 2 points. A verdict is "yes"
+or "no" where the interval decides, else "open". Each training and each attack is resumable: stop it, type it again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from redsam.tuning import Course
 from redsam.tuning.hardening import FACTS
 
 IMAGES = 100
-CLAIMED = (UNDEFENDED, "svd", "svd-fast")  # attacked on every image
+CLAIMED = (UNDEFENDED, "svd", "svd-fast", "lora-long")  # attacked on every image
 MARKER = "hardening"
 COMMAND = "python benchmarks/hardening_table.py"
 
@@ -137,8 +137,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     attacks = attack_jobs(args.models, args.variants, args.attacks)
     if args.plan:
         gradients_ = sum(passes(j, args.limit) for j in attacks)
-        print(f"{len(trainings)} trainings of {args.minutes:g} minutes: {len(trainings) * args.minutes / 60:.1f} hours "
-              f"of one core; {len(attacks)} attacks: {gradients_:,} gradients at most")  # fmt: skip
+        minutes = sum(VARIANTS[j.source].course.get("minutes", args.minutes) for j in trainings)
+        print(f"{len(trainings)} trainings: {minutes / 60:.1f} hours of one core; {len(attacks)} attacks: "
+              f"{gradients_:,} gradients at most")  # fmt: skip
         return
     wrong = run(trainings, args) if args.stage in ("all", "train") else []
     if args.stage in ("all", "attack"):

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import hardening_jobs
 import hardening_table
 import numpy as np
 import pytest
 from evidence import Field
-from hardening_jobs import ATTACKS, UNDEFENDED, VARIANTS, attack_jobs, bank, gradients, train_jobs, trained
+from hardening_jobs import ATTACKS, UNDEFENDED, VARIANTS, Job, attack_jobs, bank, gradients, train_jobs, trained
 from hardening_page import markdown
 from hardening_rows import NO, OPEN, YES, rows, strongest
 from hardening_table import MARKER, main
 from pages import markers
 
+from redsam import registry
 from redsam.models import tiny
+from redsam.tuning import Course
 from tests.tuning.conftest import write_photos
 
 IMAGES = 30
@@ -108,6 +112,24 @@ def test_jobs() -> None:
     assert [(j.source, j.attack) for j in found] == [
         (UNDEFENDED, "rga"), ("svd", "rga"), (UNDEFENDED, "fgsm"), ("svd", "fgsm")
     ]  # fmt: skip
+
+
+def test_a_variant_may_have_a_training_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def caught(*_: Any, method: Any, out: Path, course: Course) -> Any:
+        seen[out.name] = (method, course)
+        return SimpleNamespace(facts={})
+
+    monkeypatch.setattr(hardening_jobs, "harden", caught)
+    monkeypatch.setattr(hardening_jobs, "load", lambda *_, **__: None)
+    asked = Course(minutes=10.0, check_every=40)
+    for name in ("lora", "lora-long"):
+        hardening_jobs.train(Job(kind="train", model="lab-b", source=name), None, asked, work=tmp_path)  # type: ignore[arg-type]
+    (short, usual), (wide, own) = seen["lora"], seen["lora-long"]
+    assert usual == asked and short == registry.create("defense", "lora")
+    assert (own.minutes, own.held_out, own.batch) == (30.0, 48, asked.batch) and wide.rank == 8
+    assert own.threat == asked.threat and own.recipes != asked.recipes
 
 
 def test_from_training_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
