@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import torch.nn.functional as F
-from evidence import contrast
+from evidence import alone, contrast
 from pages import fill
 from scipy.stats import binom
 from torch import Tensor
@@ -224,7 +224,7 @@ def markdown(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
 
 def _mean(rows: Sequence[dict[str, Any]], key: str) -> str:
     """With its interval; a row is a photograph."""
-    found = contrast(f"certificates {key}", [{str(i): (r[key], 1) for i, r in enumerate(rows)}], lambda means: means)
+    found = contrast(f"certificates {key}", [{str(i): (r[key], 1) for i, r in enumerate(rows)}], alone)
     ends = "" if found.lo is None else f" [{found.lo:.3f}, {found.hi:.3f}]"
     return f"{found.value:.3f}{ends}"
 

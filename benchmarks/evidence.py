@@ -133,6 +133,11 @@ def contrast(
     return Contrast(name=name, value=float(value[0]), lo=lo, hi=hi, bar=bar, level=level, images=len(shared))
 
 
+def alone(means: Array) -> Array:
+    """A column as it is, for an interval of its own."""
+    return means
+
+
 def minus(first: Array, second: Array) -> Array:
     """First minus second."""
     return first - second

@@ -53,6 +53,7 @@ LONG: Mapping[str, Any] = {
     "minutes": 30.0, "check_every": 150, "held_out": 48, "clean_loss": 0.015,
     "attacks": (SHORT, f"{SHORT},objective=bce"), "check_attacks": ("pgd:steps=5",),
 }  # fmt: skip
+SLOW: Mapping[str, Any] = {**LONG, "minutes": 40.0, "clean_loss": 0.02}
 WIDE: Mapping[str, Any] = {"rank": 8, "layers": r"^vision_encoder\..*\.(attn|attention|mlp)\."}
 EVERYWHERE: Mapping[str, Any] = {"rank": 4, "lr": 5e-4, "layers": r"^(vision_encoder|mask_decoder)\."}
 # The first is the claim; the others on singular values, and LoRA, search for few parameters that hold.
@@ -69,6 +70,7 @@ VARIANTS: Mapping[str, Variant] = {
     "norm": Variant(method="norm"),
     "lora": Variant(method="lora"),
     "lora-long": Variant(method="lora", options=WIDE, course=LONG),
+    "lora-slow": Variant(method="lora", options={**WIDE, "lr": 5e-4}, course=SLOW),
     "lora-all": Variant(method="lora", options=EVERYWHERE, course=LONG),
     "decoder": Variant(method="decoder"),
     "full": Variant(method="full"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-from evidence import Bank, Column, Contrast, NotMeasured, column, contrast, find, minus, of, pooled
+from evidence import Bank, Column, Contrast, NotMeasured, alone, column, contrast, find, minus, of, pooled
 from hardening_jobs import ATTACKS, UNDEFENDED, VARIANTS
 
 POINTS, SHARE, CLEAN = 0.15, 0.15, 0.02  # what the claim asks for
@@ -34,7 +33,7 @@ def _row(fields: Bank, model: str, variant: str, told: dict[str, Any]) -> dict[s
     row: dict[str, Any] = {
         "model": model, "variant": variant, "numbers": told.get("numbers", 0), "parameters": told.get("parameters", 0),
         "steps": told.get("steps"), "minutes": told.get("minutes"), "best": told.get("best"),
-        "clean": _told(contrast("clean", [clean], _same)),
+        "clean": _told(contrast("clean", [clean], alone)),
         "clean_change": _told(contrast("clean change", [clean, clean_before], minus)),
         "attacks": {},
     }  # fmt: skip
@@ -48,10 +47,10 @@ def _row(fields: Bank, model: str, variant: str, told: dict[str, Any]) -> dict[s
             row["attacks"][how], row[f"{how}_kinds"] = {}, {}
             continue
         mine, before = ([_records(fields, model, a, v, how) for a in known] for v in (variant, UNDEFENDED))
-        row["attacks"][how] = {a: _told(contrast(a, [column(r, of("iou_adv_gt"))], _same))
+        row["attacks"][how] = {a: _told(contrast(a, [column(r, of("iou_adv_gt"))], alone))
                                for a, r in zip(known, mine, strict=True)}  # fmt: skip
         both = [pooled(mine, of("iou_adv_gt")), pooled(before, of("iou_adv_gt"))]
-        gain, old = contrast(f"{how} gain", both, minus), contrast(f"{how} before", both[1:], _same)
+        gain, old = contrast(f"{how} gain", both, minus), contrast(f"{how} before", both[1:], alone)
         row[f"{how}_kinds"] = {
             kind: _told(
                 contrast(f"{how} {kind}", [pooled(side, of("iou_adv_gt"), kind) for side in (mine, before)], minus)
@@ -59,7 +58,7 @@ def _row(fields: Bank, model: str, variant: str, told: dict[str, Any]) -> dict[s
             for kind in KINDS
             if any(p["kind"] == kind for records in mine for r in records for p in r["prompts"])
         }
-        row[how] = _told(contrast(how, both[:1], _same))
+        row[how] = _told(contrast(how, both[:1], alone))
         row[f"{how}_gain"] = _told(gain)
         row[f"{how}_bar"] = bar = min(POINTS, SHARE * old.value)
         row[f"{how}_verdict"] = judged(gain, lambda v, bar=bar: v >= bar)
@@ -88,10 +87,6 @@ def _has(fields: Bank, *asked: str) -> bool:
         return bool(_records(fields, *asked))
     except NotMeasured:
         return False
-
-
-def _same(means: np.ndarray) -> np.ndarray:
-    return means
 
 
 def _told(found: Contrast) -> dict[str, Any]:

@@ -52,7 +52,7 @@ from redsam.tuning import Course
 from redsam.tuning.hardening import FACTS
 
 IMAGES = 100
-CLAIMED = (UNDEFENDED, "svd", "svd-fast", "lora-long")  # attacked on every image
+CLAIMED = (UNDEFENDED, "svd", "svd-fast", "lora-long", "lora-slow")  # attacked on every image
 MARKER = "hardening"
 COMMAND = "python benchmarks/hardening_table.py"
 
