@@ -17,7 +17,7 @@ from redsam.models import tiny
 from redsam.registry import spec_of
 from redsam.tuning import Course
 from redsam.tuning.lessons import divided, held_out
-from redsam.tuning.loop import SHARES, Training, clipped, rate
+from redsam.tuning.loop import HALVINGS, SHARES, Training, clipped, rate
 from redsam.tuning.state import State
 from redsam.tuning.svd import Svd
 
@@ -91,14 +91,28 @@ def test_it_ends_early_when_nothing_gets_better(
 def test_numbers_that_cost_too_much_are_taken_back(
     data: Dataset, quick: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clean IoU falls with the length of the way: only the shortest share that is tried is allowed."""
-    clean, robust = [0.9] + [0.5] * (len(SHARES) - 1) + [0.89], [0.1, 0.2]
+    """Clean IoU falls with the length of the way: the shortest share of all is allowed, and of what is then tried on
+    the way back to the next longer one the second."""
+    clean, robust = [0.9] + [0.5] * (len(SHARES) - 1) + [0.89, 0.5, 0.885], [0.1, 0.2]
     monkeypatch.setattr("redsam.tuning.loop.clean_iou", lambda *_: clean.pop(0))
     monkeypatch.setattr("redsam.tuning.loop.robust_iou", lambda *_: robust.pop(0))
     one = training(data, quick(steps=2, clean_loss=0.02), tmp_path / "s")
     state = one.run()
-    assert state.top["share"] == SHARES[-1] and state.top["robust"] == 0.2 and not clean and not robust
-    assert all(torch.allclose(state.best[n], state.now[n] * SHARES[-1], atol=1e-6) for n in state.now)
+    share = SHARES[-1] + (SHARES[-2] - SHARES[-1]) / 4
+    assert state.top["share"] == pytest.approx(share) and state.top["clean"] == 0.885
+    assert state.top["robust"] == 0.2 and not clean and not robust
+    assert all(torch.allclose(state.best[n], state.now[n] * share, atol=1e-6) for n in state.now)
+
+
+def test_where_nothing_longer_holds_the_numbers_are_those_that_did(
+    data: Dataset, quick: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = [0.9] + [0.5, 0.89] + [0.5] * HALVINGS
+    monkeypatch.setattr("redsam.tuning.loop.clean_iou", lambda *_: clean.pop(0))
+    monkeypatch.setattr("redsam.tuning.loop.robust_iou", lambda *_: 0.1 if len(clean) > 1 else 0.2)
+    state = training(data, quick(steps=2, clean_loss=0.02), tmp_path / "s").run()
+    assert (state.top["share"], state.top["clean"]) == (SHARES[1], 0.89) and not clean
+    assert all(torch.allclose(state.best[n], state.now[n] * SHARES[1], atol=1e-6) for n in state.now)
 
 
 def test_a_check_that_costs_too_much_at_any_length_is_no_candidate(

@@ -30,8 +30,10 @@ from redsam.types import Sample, from_uint8
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's own (Kingma & Ba, 2015)
 LONGEST_STEP = 1.0  # the gradient is clipped to this l2 norm
-# How far of the way from the original a check tries the numbers, until clean IoU holds.
+# How far of the way from the original a check tries the numbers, until clean IoU holds; then so many halvings of the
+# step back, since what lies between may hold as well.
 SHARES = (1.0, 0.7, 0.5, 0.3, 0.15)
+HALVINGS = 2
 
 
 class Watch(Protocol):
@@ -164,11 +166,7 @@ class Training:
         now = self.attached.values()
         floor = state.history[0]["clean"] - self.course.clean_loss if state.history else -math.inf
         with self.attached.frozen():
-            for share in SHARES:
-                self.attached.put(self.attached.shortened(now, share))
-                clean = clean_iou(self.segmenter, self.held, self.course)
-                if clean >= floor:
-                    break
+            share, clean = self._held_share(now, floor)
             kept = clean >= floor
             robust = robust_iou(self.segmenter, self.held, self.course) if kept else None
             tried = self.attached.values()
@@ -182,6 +180,31 @@ class Training:
             state.idle += 1
         if self.watch is not None:
             self.watch(done=self.progress(), step=state.step, loss=math.nan, entry=entry)
+
+    def _held_share(self, now: Mapping[str, Tensor], floor: float) -> tuple[float, float]:
+        """The largest share tried whose clean IoU is at least the floor, and that IoU; where none is, the smallest. The
+        model has the numbers of that share."""
+
+        def clean_at(share: float) -> float:
+            self.attached.put(self.attached.shortened(now, share))
+            return clean_iou(self.segmenter, self.held, self.course)
+
+        above = share = SHARES[0]
+        for share in SHARES:
+            clean = clean_at(share)
+            if clean >= floor:
+                break
+            above = share
+        if clean >= floor and share < above:
+            for _ in range(HALVINGS):
+                middle = (share + above) / 2
+                tried = clean_at(middle)
+                if tried >= floor:
+                    share, clean = middle, tried
+                else:
+                    above = middle
+            self.attached.put(self.attached.shortened(now, share))
+        return share, clean
 
     def _store(self) -> None:
         save(self.state, self.settings, self.home)
