@@ -23,9 +23,9 @@ TRANSFORMS = ("blur", "grey", "both")
 @dataclass(frozen=True, kw_only=True)
 class Zip(DiffusionPurifier):
     """Reverse diffusion from pure noise, guided by A+A of the picture: its mean colours in squares of `factor` pixels
-    (blur), its grey values (grey), or both, the two guided estimates averaged. trust: the paper's lambda; at abar_t the
-    free sample weighs abar_t^lambda, so larger is more guidance. steps: evenly spread timesteps, from T (1 - 1/steps)
-    down to 0.
+    (blur), its grey values (grey), or both, the two guided estimates averaged; squares no wider than a trigger keep its
+    colours. trust: the paper's lambda; at abar_t the free sample weighs abar_t^lambda, so larger is more guidance.
+    steps: evenly spread timesteps, from T (1 - 1/steps) down to 0.
 
     Published (authors' code): 20 steps, factor 4; blur for Imagenette and GTSRB, both for CIFAR-10; lambda 1 in the
     demonstrations, 0.98 in the README's command. start: thousandths of the schedule where the chain begins; published
