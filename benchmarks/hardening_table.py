@@ -2,8 +2,8 @@
 
     python benchmarks/hardening_table.py --minutes 10 --check-every 40 --objects 2 --baseline-limit 20 --jobs 4
 
-Every variant is trained for the same minutes on pool photographs, by the same loop, attacks and seed (those called long
-by a longer one, hardening_jobs.LONG); then 100 images (50 a set, none of them trained on) meet six attacks at 8/255:
+Every variant is trained for the same minutes on pool photographs, by the same loop, attacks and seed (those with a
+course in hardening_jobs.VARIANTS by their own); then 100 images (50 a set, none trained on) meet six attacks at 8/255:
 with images made on the undefended model (static) and with images made through the hardened weights (adaptive;
 --baseline-limit: on so many of them for variants that no claim is about). IoU is with the annotation on the delivered
 PNG; intervals are 95 % over images, differences to the undefended model paired by image. The claim: mean IoU over the
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             row["delta"] = same_by_delta(args.work, paths[row["model"]], row["variant"], args.device)
     told = (
         f"{args.limit} images of {' and '.join(args.sets)}, up to {args.objects} objects each; "
-        f"{args.minutes:g} minutes of training each, 30 of those called long; printed by `{typed(args)}`."
+        f"minutes of training beside each; printed by `{typed(args)}`."
     )
     text = markdown(table, wrong, told)
     print(text)
