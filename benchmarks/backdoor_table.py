@@ -88,14 +88,13 @@ def markdown(found: dict[str, Any]) -> str:
         "|---|---|---|",
     ]
     for rate in RATES:
-        pairs = [
-            (found["measure"][MODELS[rate, s]]["summary"], found["measure"][MODELS[0.0, s]]["summary"])
-            for s in range(SEEDS)
-            if {MODELS[rate, s], MODELS[0.0, s]} <= set(found["measure"])
-        ]
-        if pairs:
-            kept = [a["iou_clean"]["value"] - b["iou_clean"]["value"] for a, b in pairs]
-            asr = [a["asr"]["value"] for a, _ in pairs]
+        planted, clean = (
+            {s: found["measure"][MODELS[r, s]]["summary"] for s in range(SEEDS) if MODELS[r, s] in found["measure"]}
+            for r in (rate, 0.0)
+        )
+        if planted:
+            kept = [planted[s]["iou_clean"]["value"] - clean[s]["iou_clean"]["value"] for s in planted if s in clean]
+            asr = [one["asr"]["value"] for one in planted.values()]
             lines.append(f"| {rate:.0%} | {_range(kept, '+.3f')} | {_range(asr, '.0%')} |")
     told = verdicts(found)
     lines += ["", "| model | flagged | aim | size over the least clean model's | kept under a patch | STRIP AUROC | "
@@ -124,7 +123,10 @@ def _cell(s: dict[str, Any], key: str) -> str:
 
 
 def _range(values: Sequence[float], form: str) -> str:
-    return f"{sum(values) / len(values):{form}} ({min(values):{form}} to {max(values):{form}}), {len(values)} seeds"
+    if not values:
+        return "\N{EN DASH}"
+    seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
+    return f"{sum(values) / len(values):{form}} ({min(values):{form}} to {max(values):{form}}), {seeds}"
 
 
 def plan(todo: Sequence[Job], args: argparse.Namespace) -> str:

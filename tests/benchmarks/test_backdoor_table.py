@@ -67,7 +67,7 @@ def test_from_jobs_to_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     text = markdown(found)
     kept = next(f["size"] for f in found["detect"]["clean-1"]["found"] if f["aim"] == "patch")
     assert f" | {kept:.3f} | " in next(line for line in text.splitlines() if line.startswith("| clean-1 | "))
-    assert "| 10% | 0 | " in text and "| jpeg | badsam-0.1-0 | " in text and "1 seeds" in text
+    assert "| 10% | 0 | " in text and "| jpeg | badsam-0.1-0 | " in text and "1 seed |" in text
     page = tmp_path / "page.md"
     begin, end = markers(MARKER)
     page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
