@@ -46,8 +46,8 @@ class Variant:
     course: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Three times as long, with cheaper attacks (3 steps of half the budget) and fewer checks, on twice the photographs: 5 to 8
-# times the steps. Less clean loss is taken, since 24 held-out photographs had promised more than others kept.
+# Three times as long, cheaper attacks (3 steps of half the budget), fewer checks, twice the photographs held out: 5 to
+# 8 times the steps. Less clean loss is taken, since 24 held-out photographs had promised more than others kept.
 SHORT = "pgd:steps=3,step_size=0.0157"
 LONG: Mapping[str, Any] = {
     "minutes": 30.0, "check_every": 150, "held_out": 48, "clean_loss": 0.015,
