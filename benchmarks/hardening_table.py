@@ -45,7 +45,7 @@ from hardening_jobs import (
 )  # fmt: skip
 from hardening_page import markdown
 from hardening_rows import rows
-from pages import fill
+from pages import fill, typed
 from side_by_side import run_all
 
 from redsam.tuning import Course
@@ -77,16 +77,12 @@ def course(args: argparse.Namespace) -> Course:
                   check_every=args.check_every, held_out=args.held_out)  # fmt: skip
 
 
-def typed(args: argparse.Namespace) -> str:
-    """The command whose table this is: what changes a number and is not the default."""
-    usual, words = parse([]), [COMMAND]
-    for name in ("models", "variants", "attacks", "minutes", "steps", "train_batch", "check_every", "held_out", "sets",
-                 "limit", "baseline_limit", "objects"):  # fmt: skip
-        value = getattr(args, name)
-        if value != getattr(usual, name):
-            parts = [Path(v).name for v in value] if isinstance(value, list) else [f"{value:g}"]
-            words += [f"--{name.replace('_', '-')}", *parts]
-    return " ".join([*words, "--jobs 4"])
+def command(args: argparse.Namespace) -> str:
+    """The command whose table this is."""
+    usual = vars(parse([]))
+    names = ("models", "variants", "attacks", "minutes", "steps", "train_batch", "check_every", "held_out", "sets",
+             "limit", "baseline_limit", "objects")  # fmt: skip
+    return f"{typed(COMMAND, args, {name: usual[name] for name in names})} --jobs 4"
 
 
 def run(todo: Sequence[Job], args: argparse.Namespace) -> list[str]:
@@ -161,13 +157,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             row["delta"] = same_by_delta(args.work, paths[row["model"]], row["variant"], args.device)
     told = (
         f"{args.limit} images of {' and '.join(args.sets)}, up to {args.objects} objects each; "
-        f"minutes of training beside each; printed by `{typed(args)}`."
+        f"minutes of training beside each; printed by `{command(args)}`."
     )
     text = markdown(table, wrong, told)
     print(text)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"command": typed(args), "limit": args.limit, "minutes": args.minutes, "rows": table,
-                                    "not_run": wrong}, indent=1) + "\n")  # fmt: skip
+    told_json = {"command": command(args), "limit": args.limit, "minutes": args.minutes, "rows": table,
+                 "not_run": wrong}  # fmt: skip
+    args.out.write_text(json.dumps(told_json, indent=1) + "\n")
     fill(args.page, MARKER, text)
     sys.exit(bool(wrong))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def markers(name: str) -> tuple[str, str]:
@@ -18,3 +21,15 @@ def fill(page: Path, name: str, text: str) -> None:
     if not begun or not ended:
         raise SystemExit(f"{page} lacks the lines {begin} and {end}: put them where the result belongs.")
     page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def typed(command: str, args: Namespace, usual: Mapping[str, Any]) -> str:
+    """The command whose result stands in a page: of the options in `usual` those that differ from it, in its order."""
+    words = [command]
+    for name, value in usual.items():
+        mine = getattr(args, name)
+        if mine != value:
+            parts = mine if isinstance(mine, list) else [mine]
+            told = [f"{v:g}" if isinstance(v, int | float) else Path(v).name for v in parts]
+            words += [f"--{name.replace('_', '-')}", *told]
+    return " ".join(words)

@@ -26,7 +26,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from pages import fill
+from pages import fill, typed
 
 from redsam.data import open_data
 from redsam.models import load
@@ -50,6 +50,7 @@ COLUMNS = ("data", "defense", "prompt", "clean", "cost", "static", "static_gain"
 HEADS = ("set", "purifier", "prompt", "clean mIoU", "clean cost", "static", "static gain", "transfer", "adaptive",
          "adaptive gain", "s / image", "n")  # fmt: skip
 MARKER = "purifiers"
+COMMAND = "python benchmarks/purifiers_table.py"
 
 
 def job(part: str, purifier: str, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -95,7 +96,7 @@ def markdown(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
         f"{args.model} behind purifiers: PGD-{args.steps} at 8/255, {args.limit} images a set, up to {OBJECTS} objects "
         "each, mean IoU against ground truth [95 % interval]; gains over the undefended model under the same attack, "
         f"paired by image; transfer from {', '.join(args.sources) or 'nowhere'}; printed by "
-        f"`{typed(args)}`.", "",
+        f"`{command(args)}`.", "",
         "| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS),
     ]  # fmt: skip
     seen = set()
@@ -109,13 +110,10 @@ def markdown(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def typed(args: argparse.Namespace) -> str:
-    """The command whose table this is: what changes a number and is not the default."""
-    words = ["python benchmarks/purifiers_table.py", *args.asked, f"--limit {args.limit}"]
-    words += [f"--{name} {value}" for name, value, usual in
-              (("steps", args.steps, STEPS), ("eot", args.eot, DRAWS), ("diffusion", args.diffusion, None),
-               ("marker", args.marker, MARKER)) if value != usual]  # fmt: skip
-    return " ".join([*words, "--page docs/defences.md"])
+def command(args: argparse.Namespace) -> str:
+    """The command whose table this is; how many images is always said."""
+    usual = {"limit": None, "steps": STEPS, "eot": DRAWS, "diffusion": None, "marker": MARKER}
+    return f"{typed(' '.join([COMMAND, *args.asked]), args, usual)} --page docs/defences.md"
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import Any
 
 import pytest
-from purifiers_table import DIFFUSION, MARKER, markdown, typed
+from purifiers_table import DIFFUSION, MARKER, command, markdown
 
 from redsam.studies.defence import ADAPTIVE
 
@@ -29,7 +29,7 @@ def test_without_an_adaptive_number_there_is_no_evidence(judged: str) -> None:
 
 
 def test_the_command_names_what_changes_a_number() -> None:
-    told = typed(Namespace(**{**vars(ARGS), "asked": [DIFFUSION[0]], "steps": 10, "eot": 1, "diffusion": None,
+    told = command(Namespace(**{**vars(ARGS), "asked": [DIFFUSION[0]], "steps": 10, "eot": 1, "diffusion": None,
                               "marker": "other"}))  # fmt: skip
     assert told == (
         f"python benchmarks/purifiers_table.py {DIFFUSION[0]} --limit 8 --steps 10 --eot 1 --marker other "
