@@ -9,7 +9,7 @@ against the clean models (a clean one against the others); and puts purifiers in
 from the published training stand beside SETTINGS. Every training, measurement, search and purifier is a job with a file
 of its own below --work: it can be stopped and typed again, and --jobs of them run side by side. Writes everything as
 JSON (--out) and tables between the markers of a page (--page). --plan prints the jobs and what they cost; --collect
-tabulates what is finished and runs nothing.
+tabulates what is finished and runs nothing; --keep leaves in the tables what an earlier --out has and --work has not.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from backdoor_jobs import CLEAN, COUNT, DETECT, MODELS, RATES, SEEDS, Job, jobs, purifiers, read, seconds, work
-from pages import fill
+from pages import earlier, fill
 from side_by_side import run_all
 
 from redsam.backdoor.invert import PATCH
 
 MARKER = "backdoors"
 COMMAND = "python benchmarks/backdoor_table.py"
+# Settings without which two results do not belong in one table.
+SAME = ("model", "train", "test", "train_limit", "limit", "purify_limit", "epochs", "lr", "minutes", "steps", "count")
 COLUMNS = {
     "iou_clean": "clean IoU", "iou_triggered": "IoU, triggered", "asr": "ASR", "chance": "by chance",
     "s_measure": "S", "e_measure": "E", "weighted_f": "wF", "mae": "MAE",
@@ -42,10 +44,12 @@ COLUMNS = {
 
 
 def collect(args: argparse.Namespace) -> dict[str, Any]:
-    """What is finished, by kind of job and name; the rows of single pictures stay in the jobs' own files."""
+    """What is finished, by kind of job and name; the rows of single pictures stay in the jobs' own files. --keep: also
+    what --out has of jobs that --work does not hold."""
     found: dict[str, Any] = {"measure": {}, "detect": {}, "purify": {}}
+    before = earlier(args.out, {name: getattr(args, name) for name in SAME}) if args.keep else {}
     for job in jobs(args.purifiers):
-        told = read(job, args.work)
+        told = read(job, args.work) or before.get(job.kind, {}).get(job.name)
         if told is not None and job.kind in found:
             found[job.kind][job.name] = {key: value for key, value in told.items() if key != "rows"}
     return found
@@ -170,6 +174,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all jobs together")
+    parser.add_argument("--keep", action="store_true", help="what --out has of jobs that are no longer in --work, too")
     parser.add_argument("--plan", action="store_true", help="print the jobs and what they cost, and stop")
     parser.add_argument("--collect", action="store_true", help="tabulate what is finished and run nothing")
     args = parser.parse_args()

@@ -32,13 +32,14 @@ def markdown(table: Sequence[dict[str, Any]], missing: Sequence[str], told: str)
             cells += [_span(r[how]) if r[how] else MISSING, gain]
         images = str(r["adaptive"]["images"]) if r["adaptive"] else "0"
         lines.append("| " + " | ".join([*cells, images, verdicts]) + " |")
-    lines += ["", "Gain by prompts:", "", "| model | method | " + " | ".join(f"{h}, {k}" for h, k in ASKED) + " |",
+    lines += ["", "Gain by prompts (undefended: what is left):", "",
+              "| model | method | " + " | ".join(f"{h}, {k}" for h, k in ASKED) + " |",
               "|---" * (len(ASKED) + 2) + "|"]  # fmt: skip
     for r in table:
-        if r["variant"] != UNDEFENDED:
-            found = [r[f"{how}_kinds"].get(kind) for how, kind in ASKED]
-            spans = ["" if f is None else _span(f, sign="+") for f in found]
-            lines.append("| " + " | ".join([r["model"], r["variant"], *spans]) + " |")
+        what, sign = ("levels", "") if r["variant"] == UNDEFENDED else ("kinds", "+")
+        found = [r[f"{how}_{what}"].get(kind) for how, kind in ASKED]
+        spans = ["" if f is None else _span(f, sign=sign) for f in found]
+        lines.append("| " + " | ".join([r["model"], r["variant"], *spans]) + " |")
     for how in ("static", "adaptive"):
         names = [a for a in ATTACKS if any(a in r["attacks"][how] for r in table)]
         lines += ["", f"{how.capitalize()}, attack by attack:", "", "| model | method | " + " | ".join(names) + " |",

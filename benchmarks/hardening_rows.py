@@ -44,26 +44,39 @@ def _row(fields: Bank, model: str, variant: str, told: dict[str, Any]) -> dict[s
             if how == "static":
                 raise NotMeasured(f"{how}: {', '.join(lacking) or 'no attack'}")
             row |= {how: None, f"{how}_gain": None, f"{how}_verdict": MISSING}
-            row["attacks"][how], row[f"{how}_kinds"] = {}, {}
+            row["attacks"][how], row[f"{how}_kinds"], row[f"{how}_levels"] = {}, {}, {}
             continue
         mine, before = ([_records(fields, model, a, v, how) for a in known] for v in (variant, UNDEFENDED))
         row["attacks"][how] = {a: _told(contrast(a, [column(r, of("iou_adv_gt"))], alone))
                                for a, r in zip(known, mine, strict=True)}  # fmt: skip
         both = [pooled(mine, of("iou_adv_gt")), pooled(before, of("iou_adv_gt"))]
         gain, old = contrast(f"{how} gain", both, minus), contrast(f"{how} before", both[1:], alone)
-        row[f"{how}_kinds"] = {
-            kind: _told(
-                contrast(f"{how} {kind}", [pooled(side, of("iou_adv_gt"), kind) for side in (mine, before)], minus)
-            )
-            for kind in KINDS
-            if any(p["kind"] == kind for records in mine for r in records for p in r["prompts"])
-        }
+        row[f"{how}_kinds"], row[f"{how}_levels"] = _by_kind(how, mine, before)
         row[how] = _told(contrast(how, both[:1], alone))
         row[f"{how}_gain"] = _told(gain)
         row[f"{how}_bar"] = bar = min(POINTS, SHARE * old.value)
         row[f"{how}_verdict"] = judged(gain, lambda v, bar=bar: v >= bar)
     row["clean_verdict"] = judged(contrast("clean change", [clean, clean_before], minus), lambda v: v >= -CLEAN)
     return row
+
+
+def _by_kind(how: str, mine: Any, before: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Gain, and what is kept, by the kind of the prompts."""
+    gains, levels = {}, {}
+    for kind in KINDS:
+        if any(p["kind"] == kind for records in mine for r in records for p in r["prompts"]):
+            sides = [pooled(side, of("iou_adv_gt"), kind) for side in (mine, before)]
+            gains[kind] = _told(contrast(f"{how} {kind}", sides, minus))
+            levels[kind] = _told(contrast(f"{how} {kind} alone", sides[:1], alone))
+    return gains, levels
+
+
+def beside(table: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A table and those rows of an earlier one that it lacks, in the order of VARIANTS; a row measured anew counts."""
+    merged = {(r["model"], r["variant"]): r for r in (*earlier, *table)}
+    models = list(dict.fromkeys(model for model, _ in merged))
+    order = [(m, v) for m in models for v in (UNDEFENDED, *VARIANTS)]
+    return [merged[key] for key in order if key in merged]
 
 
 def judged(found: Contrast, reached: Callable[[float], bool]) -> str:

@@ -44,8 +44,8 @@ from hardening_jobs import (
     trained,
 )  # fmt: skip
 from hardening_page import markdown
-from hardening_rows import rows
-from pages import fill, typed
+from hardening_rows import beside, rows
+from pages import earlier, fill, typed
 from side_by_side import run_all
 
 from redsam.tuning import Course
@@ -53,7 +53,7 @@ from redsam.tuning.hardening import FACTS
 
 IMAGES = 100
 # Attacked on every image: what the claim is about, and what holds it where the attacker does not know it.
-CLAIMED = {"lab-b": ("svd", "lora-long"), "lab2": ("svd-fast",)}
+CLAIMED = {"lab-b": ("svd", "lora-long", "lora-hard"), "lab2": ("svd", "svd-fast")}
 MARKER = "hardening"
 COMMAND = "python benchmarks/hardening_table.py"
 
@@ -124,6 +124,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all jobs together")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--plan", action="store_true", help="print the jobs and what they cost, and stop")
+    parser.add_argument("--keep", action="store_true", help="rows of --out whose models are no longer in --work, too")
     parser.add_argument("--stage", choices=("all", "train", "attack", "collect"), default="all")
     return parser.parse_args(argv)
 
@@ -155,6 +156,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row in table:
         if row["variant"] != UNDEFENDED:
             row["delta"] = same_by_delta(args.work, paths[row["model"]], row["variant"], args.device)
+    if args.keep:
+        before = earlier(args.out, {"limit": args.limit, "minutes": args.minutes})
+        table = beside(table, before.get("rows", []))
     told = (
         f"{args.limit} images of {' and '.join(args.sets)}, up to {args.objects} objects each; "
         f"minutes of training beside each; printed by `{command(args)}`."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,3 +34,16 @@ def typed(command: str, args: Namespace, usual: Mapping[str, Any]) -> str:
             told = [f"{v:g}" if isinstance(v, int | float) else Path(v).name for v in parts]
             words += [f"--{name.replace('_', '-')}", *told]
     return " ".join(words)
+
+
+def earlier(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A finished table, to keep what its work folder no longer holds; nothing where there is none. One of other
+    settings is an error: what it holds does not belong beside the new."""
+    if not out.is_file():
+        return {}
+    told: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    theirs = told.get("settings", told)
+    for name, mine in settings.items():
+        if str(theirs.get(name)) != str(mine):
+            raise SystemExit(f"{out} was measured with {name}={theirs.get(name)}, not {mine}: leave --keep out.")
+    return told

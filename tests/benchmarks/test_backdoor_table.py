@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def settings(tmp_path: Path, **more: Any) -> argparse.Namespace:
     """What the command line gives."""
     base = {"model": str(tmp_path / "sam"), "train": tmp_path / "train", "test": tmp_path / "test", "train_limit": None,
             "limit": 3, "purify_limit": 2, "epochs": 1, "lr": 1e-3, "minutes": None, "steps": 2, "count": 2,
-            "purifiers": ["jpeg"], "work": tmp_path / "work", "device": "cpu", "jobs": 1, "threads": 1}  # fmt: skip
+            "purifiers": ["jpeg"], "work": tmp_path / "work", "device": "cpu", "jobs": 1, "threads": 1,
+            "keep": False, "out": tmp_path / "o.json"}  # fmt: skip
     return argparse.Namespace(**base | more)
 
 
@@ -76,3 +78,19 @@ def test_from_jobs_to_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0 and "| jpeg |" in page.read_text() and page.read_text().endswith("after\n")
+
+
+def test_what_a_lost_work_folder_held_can_stay(tmp_path: Path) -> None:
+    """Only beside results of the same settings, and what was measured again counts."""
+    args = settings(tmp_path, keep=True)
+    told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    before = {"settings": told, "measure": {"clean-0": {"summary": 0}, "clean-1": {"summary": 1}}}
+    args.out.write_text(json.dumps(before))
+    again = Job(kind="measure", name="clean-1").file(args.work)
+    again.parent.mkdir(parents=True)
+    again.write_text(json.dumps({"summary": 2, "rows": []}))
+    assert collect(args)["measure"] == {"clean-0": {"summary": 0}, "clean-1": {"summary": 2}}
+    assert collect(settings(tmp_path))["measure"] == {"clean-1": {"summary": 2}}
+    with pytest.raises(SystemExit, match="measured with epochs=1, not 20"):
+        collect(settings(tmp_path, keep=True, epochs=20))
+    assert collect(settings(tmp_path, keep=True, out=tmp_path / "none.json"))["measure"].keys() == {"clean-1"}

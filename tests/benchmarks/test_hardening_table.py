@@ -14,7 +14,7 @@ import pytest
 from evidence import Field
 from hardening_jobs import ATTACKS, UNDEFENDED, VARIANTS, Job, attack_jobs, bank, gradients, train_jobs, trained
 from hardening_page import markdown
-from hardening_rows import NO, OPEN, YES, rows, strongest
+from hardening_rows import NO, OPEN, YES, beside, rows, strongest
 from hardening_table import MARKER, main
 from pages import markers
 
@@ -77,6 +77,24 @@ def test_the_claim_is_judged_by_intervals(levels: dict[str, float], expected: tu
     text = markdown(table, ["x"], "30 images.")
     assert f"| {' / '.join(expected)} |" in text and "Not run: x." in text
     assert ("none of those tried" in text) == (best is None)
+
+
+def test_rows_of_an_earlier_table_stay_beside_the_new() -> None:
+    old = [{"model": m, "variant": v, "n": 0} for m in ("lab-b", "lab2") for v in ("lora", UNDEFENDED, "gone")]
+    new = [{"model": "lab2", "variant": v, "n": 1} for v in (UNDEFENDED, "svd")]
+    assert [(r["model"], r["variant"], r["n"]) for r in beside(new, old)] == [
+        ("lab-b", UNDEFENDED, 0), ("lab-b", "lora", 0), ("lab2", UNDEFENDED, 1), ("lab2", "svd", 1), ("lab2", "lora", 0)
+    ]  # fmt: skip
+
+
+def test_by_prompts_the_undefended_shows_what_is_left() -> None:
+    text = markdown(
+        rows([*BASE, *measured("svd", static=0.4, adaptive=0.3)], {("lab-b", "svd"): FACTS}, ["lab-b"]), [], ""
+    )
+    lines = text.partition("Gain by prompts")[2].splitlines()[4:6]
+    assert lines[0].startswith("| lab-b | undefended |  | 0.200 [") and lines[1].startswith(
+        "| lab-b | svd |  | +0.200 ["
+    )
 
 
 def test_the_strongest_has_few_parameters_and_holds() -> None:
