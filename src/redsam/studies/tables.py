@@ -63,16 +63,20 @@ def cell(row: JsonDict, name: str) -> str:
         return "\N{EN DASH}"
     if not isinstance(value, float):
         return str(value).replace("|", "\\|")
-    text = number(value)
     lo, hi = row.get(f"{name}_lo"), row.get(f"{name}_hi")
-    return text if lo is None or hi is None else f"{text} [{number(lo)}, {number(hi)}]"
+    if lo is None or hi is None:
+        return number(value)
+    largest = max(map(abs, (value, lo, hi)))
+    return "{} [{}, {}]".format(*(number(v, beside=largest) for v in (value, lo, hi)))
 
 
-def number(value: float) -> str:
-    """Three decimals; whole from 100 on, three digits where three decimals would be nothing."""
+def number(value: float, *, beside: float | None = None) -> str:
+    """Three decimals; whole from 100 on, three digits where three decimals would be nothing. beside: the largest of its
+    interval, like which it is written."""
+    size = abs(value) if beside is None else beside
     if abs(value) >= 100:
         return f"{value:.0f}"
-    return f"{value:.3f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.3g}"
+    return f"{value:.3f}" if value == 0 or size >= 1e-3 else f"{value:.3g}"  # -0.000: on which side an end lies
 
 
 def measured(row: JsonDict, **keys: Any) -> JsonDict:
