@@ -68,6 +68,7 @@ VARIANTS: Mapping[str, Variant] = {
     "svd-signed": Variant(method="svd", options={"signed": True}),
     "svd-last-blocks": Variant(method="svd", options={"layers": "encoder", "count": 2048}),
     "svd-encoder": Variant(method="svd", options={"layers": "encoder"}),
+    "svd-encoder-long": Variant(method="svd", options={"layers": "encoder"}, course=LONG),
     "svd-all": Variant(method="svd", options={"layers": "all"}),
     "random": Variant(method="random"),
     "bias": Variant(method="bias"),
