@@ -53,7 +53,7 @@ from redsam.tuning.hardening import FACTS
 
 IMAGES = 100
 # Attacked on every image: what the claim is about, and what holds it where the attacker does not know it.
-CLAIMED = {"lab-b": ("svd", "lora-long", "lora-hard"), "lab2": ("svd", "svd-fast")}
+CLAIMED = {"lab-b": ("svd", "lora-long", "lora-hard", "svd-encoder-long"), "lab2": ("svd", "svd-fast")}
 MARKER = "hardening"
 COMMAND = "python benchmarks/hardening_table.py"
 
