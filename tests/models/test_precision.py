@@ -33,7 +33,8 @@ def test_autocast_bends_the_gradient_a_little_and_the_answer_not_at_all(family: 
     segmenter.autocast = torch.bfloat16
     found = slope(segmenter, image)
     assert found.dtype == torch.float32 and not torch.equal(found, wanted)
-    assert F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.97
+    # Eight bits of mantissa on random weights: from 0.95 to 0.9999 by weights, picture and processor; a wrong one: 0.
+    assert F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.9
     assert torch.equal(segmenter.predict(image, PROMPTS)[0].logits, answer.logits)
 
 
