@@ -26,15 +26,18 @@ def slope(segmenter: Segmenter, image: Tensor) -> Tensor:
     return torch.autograd.grad(logits.square().mean(), leaf)[0]
 
 
-@pytest.mark.parametrize("family", ["sam", "sam-hq", "sam2"])
-def test_autocast_bends_the_gradient_a_little_and_the_answer_not_at_all(family: str, image: Tensor) -> None:
+# SAM 2 with random weights: 0.953 with a processor's own bfloat16 instructions, above 0.97 without them (oneDNN's
+# ONEDNN_MAX_CPU_ISA=AVX512_CORE); a wrong gradient has 0.
+@pytest.mark.parametrize(("family", "least"), [("sam", 0.97), ("sam-hq", 0.97), ("sam2", 0.9)])
+def test_autocast_bends_the_gradient_a_little_and_the_answer_not_at_all(
+    family: str, least: float, image: Tensor
+) -> None:
     segmenter = tiny(family, seed=3)
     wanted, answer = slope(segmenter, image), segmenter.predict(image, PROMPTS)[0]
     segmenter.autocast = torch.bfloat16
     found = slope(segmenter, image)
     assert found.dtype == torch.float32 and not torch.equal(found, wanted)
-    # Eight bits of mantissa on random weights: from 0.95 to 0.9999 by weights, picture and processor; a wrong one: 0.
-    assert F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.9
+    assert F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > least
     assert torch.equal(segmenter.predict(image, PROMPTS)[0].logits, answer.logits)
 
 
